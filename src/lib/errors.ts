@@ -66,6 +66,12 @@ export const ERRORS = {
   ),
   DISK_MISMATCH: e(409, 1, false, 'Size or identity of disk and export differ; nothing was written.'),
   IMAGE_DAMAGED: e(500, 1, false, 'The image did not pass its check after the copy; the backup was not committed.'),
+  IMAGE_INVALID: e(
+    409,
+    1,
+    false,
+    'The file is not the QCOW2 image it should be; it was not opened; the message says why.',
+  ),
   REPOSITORY_FULL: e(507, 1, false, 'The repository has no space left; free or add space, then run the backup again.'),
   REPOSITORY_UNAVAILABLE: e(
     503,
@@ -83,6 +89,12 @@ export const ERRORS = {
   EXPORT_UNAVAILABLE: e(503, 1, true, 'The export daemon did not bring the export up in time; check that it runs.'),
   EXPORT_FAILED: e(500, 1, true, 'The process that served the export died or did not end cleanly; run the job again.'),
   NBD_PROTOCOL: e(502, 1, false, 'The NBD peer broke the protocol; the details say where.'),
+  NBD_UNREACHABLE: e(
+    503,
+    1,
+    true,
+    'No NBD server answers at that address; check the address and that the export is up.',
+  ),
   NBD_UNKNOWN_EXPORT: e(404, 10, false, 'The NBD server has no export by that name for this client.'),
   NBD_IO: e(502, 1, false, 'The NBD server answered a request with an error; the details carry its number.'),
   NBD_CLOSED: e(502, 1, true, 'The NBD connection ended before all answers had come.'),
@@ -105,6 +117,18 @@ export const ERRORS = {
     1,
     false,
     'The catalog was written by a newer sendense; use that version or a backup of the catalog.',
+  ),
+  CATALOG_UNAVAILABLE: e(
+    503,
+    1,
+    true,
+    'The catalog database does not answer or is damaged; the message says what it said.',
+  ),
+  LEASE_LOST: e(
+    409,
+    1,
+    false,
+    'The job ended or was taken over by another hub; what this one still did was not recorded.',
   ),
   CONFIG_INVALID: e(500, 2, false, 'A configuration file or setting is wrong; the details name it.'),
 } as const satisfies Record<string, ErrorEntry>;
