@@ -1,0 +1,46 @@
+#!/usr/bin/env node
+/** The one executable: chooses what to start and loads it only then. */
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { runCli } from '#/cli/cli.ts';
+import type { Parts } from '#/cli/context.ts';
+import { SendenseError } from '#/lib/errors.ts';
+
+const parts: Parts = {
+  hub: async (options) => (await import('#/hub/main.ts')).runHub(options),
+  agent: async (options) => (await import('#/agent/main.ts')).runAgent(options),
+  exportd: async (options) => (await import('#/exportd/main.ts')).runExportd(options),
+};
+
+function stopSignal(): AbortSignal {
+  const stop = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    process.on(name, () => {
+      // Asked twice at a terminal: whoever asks does not want to wait for an orderly end.
+      if (stop.signal.aborted && name === 'SIGINT') process.exit(130);
+      stop.abort(new SendenseError('CANCELLED', `stopped by ${name}`));
+    });
+  }
+  return stop.signal;
+}
+
+function version(): string {
+  const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
+}
+
+// A reader that has seen enough (`sendense vm ls | head -1`) closes the pipe; that is no failure.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
+process.stderr.on('error', () => undefined);
+
+const code = await runCli({
+  argv: process.argv.slice(2),
+  io: { stdin: process.stdin, stdout: process.stdout, stderr: process.stderr },
+  env: process.env,
+  cwd: process.cwd(),
+  version: version(),
+  signal: stopSignal(),
+  parts,
+  self: [process.execPath, ...process.execArgv, fileURLToPath(import.meta.url)],
+});
+process.exit(code);
