@@ -1,0 +1,73 @@
+/** Waiting for the server's long work by asking, which survives lost connections and new logins. */
+import { sleep } from '#/lib/clock.ts';
+import { retry } from '#/lib/retry.ts';
+import { getProperties } from './properties.ts';
+import type { MethodName } from './schema.ts';
+import type { Caller } from './session.ts';
+import { faultError, isFault, readLocalizedFault, readMoRef } from './soap.ts';
+import type { Fields, MoRef } from './soap.ts';
+import { child, integerOf, textOf } from './xml.ts';
+import type { XmlNode } from './xml.ts';
+
+const FIRST_POLL_MS = 10;
+const SLOWEST_POLL_MS = 1000;
+
+export interface TaskOptions {
+  signal?: AbortSignal | undefined;
+  /** Called with 0 to 100 whenever the server tells another figure. */
+  onProgress?: ((percent: number) => void) | undefined;
+}
+
+/** Starts a `…_Task` method and waits for its end. */
+export async function runTask(
+  session: Caller,
+  target: MoRef,
+  method: MethodName,
+  args: Fields,
+  options: TaskOptions = {},
+): Promise<XmlNode | undefined> {
+  const answer = await session.call(target, method, args, options.signal);
+  return waitForTask(session, readMoRef(child(answer, 'returnval'), method), method, options);
+}
+
+/**
+ * Resolves with the task's result. Rejects with SOURCE_FAULT: the fault the task ended with, or ManagedObjectNotFound
+ * when the server has forgotten the task, which says nothing about how it ended. An abort leaves the task running.
+ */
+export async function waitForTask(
+  session: Caller,
+  task: MoRef,
+  method: string,
+  { signal, onProgress }: TaskOptions,
+): Promise<XmlNode | undefined> {
+  let told = -1;
+  for (let wait = FIRST_POLL_MS; ; wait = Math.min(wait * 2, SLOWEST_POLL_MS)) {
+    const info = (await getProperties(session, task, ['info'], signal)).values.get('info');
+    const state = textOf(info, 'state')?.trim();
+    if (state === 'success') return child(info, 'result');
+    if (state === 'error') throw faultError(method, readLocalizedFault(child(info, 'error') ?? EMPTY));
+    const progress = integerOf(info, 'progress');
+    if (progress !== undefined && progress !== told) onProgress?.((told = progress));
+    await sleep(wait, signal);
+  }
+}
+
+const EMPTY: XmlNode = { name: 'error', xsiType: undefined, refType: undefined, text: '', children: [] };
+
+/** Another operation has the VM, or the host is slow to answer: the same call may succeed in a moment. */
+const BUSY = ['TaskInProgress', 'ConcurrentAccess', 'ResourceInUse', 'HostCommunication'];
+
+/** Repeats work that the server was too busy for, with growing waits, `attempts` times in all. */
+export async function whenFree<T>(
+  session: Caller,
+  work: () => Promise<T>,
+  options: { signal?: AbortSignal | undefined; attempts?: number; alsoBusy?: readonly string[] } = {},
+): Promise<T> {
+  const { signal, attempts = 6, alsoBusy = [] } = options;
+  return retry(work, {
+    attempts,
+    delayMs: session.retryDelayMs,
+    ...(signal && { signal }),
+    shouldRetry: (error) => isFault(error, ...BUSY, ...alsoBusy),
+  });
+}
