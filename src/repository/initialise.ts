@@ -1,5 +1,5 @@
 /** Makes a folder a repository. Never takes a folder that holds anything else. */
-import { mkdir, readdir, realpath, rename } from 'node:fs/promises';
+import { mkdir, readdir, realpath, rename, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { now } from '#/lib/clock.ts';
 import { SendenseError } from '#/lib/errors.ts';
@@ -45,7 +45,9 @@ async function makeLastPart(folder: string): Promise<void> {
     await syncFolder(path.dirname(folder));
   } catch (error) {
     const code = errno(error);
-    if (code === 'EEXIST') return;
+    if (code === 'EEXIST' && (await stat(folder)).isDirectory()) return;
+    if (code === 'EEXIST') throw invalid(folder, 'is not a folder');
+    if (code === 'EACCES' || code === 'EROFS') throw invalid(folder, `cannot be made: ${code}`);
     if (code === 'ENOENT') throw invalid(folder, `cannot be made: ${path.dirname(folder)} does not exist`);
     if (code === 'ENOTDIR') throw invalid(folder, 'lies below something that is not a folder');
     throw error;

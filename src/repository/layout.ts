@@ -59,9 +59,8 @@ export function vmFolder(vmName: string, vmId: string): string {
 }
 
 export function pointName(startedAt: Temporal.Instant, pointId: string): string {
-  const name = `${fileTimestamp(startedAt)}-${pointId}`;
-  if (!POINT_NAME.test(name)) throw invalid(`not a restore point id: ${JSON.stringify(pointId)}`);
-  return name;
+  if (!/^[0-9A-Za-z]{1,64}$/.test(pointId)) throw invalid(`not a restore point id: ${JSON.stringify(pointId)}`);
+  return `${fileTimestamp(startedAt)}-${pointId}`;
 }
 
 export interface ParsedFolder {
