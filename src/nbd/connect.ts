@@ -66,7 +66,7 @@ class HandshakeReceiver implements Receiver {
     this.#advance(NOTHING);
   }
 
-  /** While nothing is expected (TLS is being set up) it already offers the memory of the next option reply's header. */
+  /** Never empty: while TLS is being set up nothing is expected, and anything that comes is a breach. */
   buffer(): Buffer {
     return this.#staging.subarray(this.#filled, this.#need || NBD_OPTION_REPLY_HEADER_BYTES);
   }

@@ -39,8 +39,8 @@ export class Wire {
   onClosed: (error: SendenseError) => void = () => undefined;
   #socket: Socket;
   #connected = false;
-  #established = false;
-  #tls = false;
+  /** TLS asked for, and nothing heard through it yet, or something. */
+  #tls: 'none' | 'silent' | 'heard' = 'none';
   #error: SendenseError | undefined;
   #corked = false;
   readonly #endpoint: NbdEndpoint;
@@ -66,9 +66,8 @@ export class Wire {
     return this.#error;
   }
 
-  /** The negotiation is over: from now on an end of the stream is a loss, not a refusal. `stallMs` 0 = no limit. */
+  /** The negotiation is over; `stallMs` 0 = no limit. */
   established(stallMs: number, onStall: () => void): void {
-    this.#established = true;
     this.#socket.setKeepAlive(true, KEEP_ALIVE_MS);
     this.#socket.setNoDelay(true);
     if (stallMs > 0) this.#socket.setTimeout(stallMs, onStall);
@@ -88,23 +87,23 @@ export class Wire {
 
   startTls(onSecure: () => void): void {
     const { ca, cert, key, hostname = this.#endpoint.host ?? 'localhost' } = this.#endpoint.tls ?? {};
-    this.#tls = true;
-    const raw = this.#socket;
-    const options = {
-      socket: raw,
-      onread: this.#onread(), // Node takes it here too, only its types do not say so
+    const socket = connectTls({
+      socket: this.#socket,
       host: hostname,
       ...(isIP(hostname) === 0 && { servername: hostname }),
       ...(ca !== undefined && { ca }),
       ...(cert !== undefined && { cert }),
       ...(key !== undefined && { key }),
-      minVersion: 'TLSv1.2' as const,
-    };
-    this.#socket = connectTls(options);
-    this.#socket.once('secureConnect', () => {
+      minVersion: 'TLSv1.2',
+    });
+    this.#socket = socket;
+    this.#tls = 'silent';
+    socket.once('secureConnect', () => {
       if (!this.#error) onSecure();
     });
-    this.#listen(this.#socket);
+    // Node takes no `onread` for TLS over an existing socket; the bytes are fresh copies out of OpenSSL anyway.
+    socket.on('data', (chunk: Buffer) => this.#distribute(chunk));
+    this.#listen(socket);
   }
 
   /** Sends the end of our stream after everything queued; the peer is expected to close. */
@@ -119,34 +118,44 @@ export class Wire {
     this.onClosed(error);
   }
 
+  #distribute(chunk: Buffer): void {
+    this.#tls = 'heard';
+    for (let at = 0; at < chunk.length && !this.#error; ) {
+      const count = chunk.copy(this.receiver.buffer(), 0, at);
+      this.#received(count);
+      at += count;
+    }
+  }
+
+  #received(count: number): void {
+    try {
+      if (!this.#error) this.receiver.received(count);
+    } catch (error) {
+      this.destroy(toSendenseError(error));
+    }
+  }
+
   #onread(): { buffer: () => Buffer; callback: (count: number) => boolean } {
     return {
       buffer: () => this.receiver.buffer(),
       callback: (count) => {
-        try {
-          if (!this.#error) this.receiver.received(count);
-        } catch (error) {
-          this.destroy(toSendenseError(error));
-        }
+        this.#received(count);
         return true;
       },
     };
   }
 
   #listen(socket: Socket): void {
-    socket.on('error', (cause: NodeJS.ErrnoException) => this.destroy(this.#explain(cause)));
-    socket.on('close', () => this.destroy(new SendenseError('NBD_CLOSED', 'the NBD server closed the connection')));
+    socket.on('error', (cause: NodeJS.ErrnoException) => this.destroy(this.#explain(cause.message, cause)));
+    socket.on('close', () => this.destroy(this.#explain('the server closed it')));
   }
 
-  #explain(cause: NodeJS.ErrnoException): SendenseError {
-    const details = { errno: cause.code ?? '' };
-    const system = cause.syscall !== undefined;
-    if (!this.#connected) {
-      return new SendenseError('NBD_UNREACHABLE', `no NBD server answers: ${cause.message}`, { details, cause });
-    }
-    if (this.#tls && !this.#established && !system) {
-      return new SendenseError('TLS_FAILED', `TLS with the NBD server failed: ${cause.message}`, { details, cause });
-    }
-    return new SendenseError('NBD_CLOSED', `the NBD connection broke: ${cause.message}`, { details, cause });
+  #explain(said: string, cause?: NodeJS.ErrnoException): SendenseError {
+    const options = { details: { errno: cause?.code ?? '' }, cause };
+    if (!this.#connected) return new SendenseError('NBD_UNREACHABLE', `no NBD server answers: ${said}`, options);
+    // A server that does not like our certificate only says so, or just leaves, after we think all is well.
+    if (this.#tls === 'silent')
+      return new SendenseError('TLS_FAILED', `TLS with the NBD server failed: ${said}`, options);
+    return new SendenseError('NBD_CLOSED', `the NBD connection ended: ${said}`, options);
   }
 }
