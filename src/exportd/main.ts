@@ -8,12 +8,14 @@
  */
 import type { ExportStatus } from '#/api/export-status.ts';
 import { now } from '#/lib/clock.ts';
-import { toSendenseError } from '#/lib/errors.ts';
+import { SendenseError, toSendenseError } from '#/lib/errors.ts';
 import type { Logger } from '#/lib/log.ts';
 import { aborted } from './aborted.ts';
 import { planSections, sameDefinition } from './config-d.ts';
 import type { ParsedConfig } from './config-d.ts';
 import { judgeImage, readConfigFolder } from './config-folder.ts';
+import { openFrontDoor } from './front-door.ts';
+import type { FrontDoor } from './front-door.ts';
 import { StatusFile, openRunFolder, readStatusFile } from './run-folder.ts';
 import { Supervisor } from './supervisor.ts';
 
@@ -21,6 +23,10 @@ export interface ExportdOptions {
   configDir: string;
   /** Sockets, pid file, status file; made when missing, mode 0700. */
   runDir: string;
+  /** `HOST:PORT` of the TLS front door; without it exports are reached by their unix sockets only. */
+  listen?: string;
+  /** Folder with ca-cert.pem, server-cert.pem and server-key.pem; goes with `listen`. */
+  tlsDir?: string;
   log: Logger;
   /** Ends the daemon and everything it serves, in order. */
   signal: AbortSignal;
@@ -51,6 +57,7 @@ class Exportd {
   readonly #status: StatusFile;
   readonly #startedAt = now().toString();
   #supervisor!: Supervisor;
+  #frontDoor: FrontDoor | undefined;
   #generation = 0;
   #problems: string[] = [];
   #stopped = false;
@@ -74,7 +81,19 @@ class Exportd {
       onChange: () => daemon.#status.changed(),
       earlier: await readStatusFile(statusFile),
     });
+    await daemon.#openFrontDoor();
     return daemon;
+  }
+
+  async #openFrontDoor(): Promise<void> {
+    const { listen, tlsDir, log } = this.#options;
+    if (listen === undefined && tlsDir === undefined) return;
+    if (listen === undefined || tlsDir === undefined) {
+      throw new SendenseError('CONFIG_INVALID', 'the front door needs both an address and a folder of certificates');
+    }
+    const find = this.#supervisor.find.bind(this.#supervisor);
+    this.#frontDoor = await openFrontDoor({ listen, tlsDir, find, log });
+    log.info({ address: this.#frontDoor.address }, 'front door is open');
   }
 
   /** Reads everything again, once more if asked for meanwhile. */
@@ -85,6 +104,8 @@ class Exportd {
 
   async stop(): Promise<void> {
     this.#stopped = true;
+    await this.#frontDoor?.[Symbol.asyncDispose]();
+    this.#frontDoor = undefined;
     await this.#reloading;
     await this.#supervisor.stop();
     this.#status.changed();
@@ -104,11 +125,22 @@ class Exportd {
         this.#options.log.error({ err: error }, 'the configuration was not read; everything goes on as it was');
         problems.push(`the configuration was not read: ${message}`);
       }
+      problems.push(...(await this.#renewCertificates()));
       this.#generation++;
       this.#problems = problems;
       this.#status.changed();
     }
     this.#reloading = undefined;
+  }
+
+  async #renewCertificates(): Promise<string[]> {
+    try {
+      await this.#frontDoor?.reload();
+      return [];
+    } catch (error) {
+      this.#options.log.error({ err: error }, 'the certificates were not renewed; the former ones stay');
+      return [`the certificates were not renewed: ${toSendenseError(error).message}`];
+    }
   }
 
   /** Images already in use are not looked at again: what they are was settled when they were opened. */
@@ -124,7 +156,7 @@ class Exportd {
       generation: this.#generation,
       pid: this.#stopped ? null : process.pid,
       startedAt: this.#startedAt,
-      frontDoor: null,
+      frontDoor: this.#frontDoor?.address ?? null,
       problems: this.#problems,
       exports: this.#supervisor.entries(),
       closed: this.#supervisor.closed(),

@@ -105,11 +105,12 @@ export class ServedExport {
   }
 
   /**
-   * Admits a session that is cut by `kick` when the export goes; undefined when the export takes no further one.
-   * The session ends by disposal, which may happen twice.
+   * Admits a session that is cut by `kick` when the export goes; `busy` when it has all the sessions it may have,
+   * `down` when it is not being served. The session ends by disposal, which may happen twice.
    */
-  enter(kick: () => void): Disposable | undefined {
-    if (this.#state !== 'serving' || this.#sessions.size >= this.#spec.maxConnections) return undefined;
+  enter(kick: () => void): Disposable | 'busy' | 'down' {
+    if (this.#state !== 'serving') return 'down';
+    if (this.#sessions.size >= this.#spec.maxConnections) return 'busy';
     const session = (): void => kick();
     this.#sessions.add(session);
     return { [Symbol.dispose]: (): void => void this.#sessions.delete(session) };
