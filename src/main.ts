@@ -1,10 +1,10 @@
 #!/usr/bin/env node
 /** The one executable: chooses what to start and loads it only then. */
-import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { runCli } from '#/cli/cli.ts';
 import type { Parts } from '#/cli/context.ts';
 import { SendenseError } from '#/lib/errors.ts';
+import { VERSION } from '#/lib/version.ts';
 
 const parts: Parts = {
   hub: async (options) => (await import('#/hub/main.ts')).runHub(options),
@@ -24,11 +24,6 @@ function stopSignal(): AbortSignal {
   return stop.signal;
 }
 
-function version(): string {
-  const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8');
-  return (JSON.parse(text) as { version: string }).version;
-}
-
 // A reader that has seen enough (`sendense vm ls | head -1`) closes the pipe; that is no failure.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1));
 process.stderr.on('error', () => undefined);
@@ -38,7 +33,7 @@ const code = await runCli({
   io: { stdin: process.stdin, stdout: process.stdout, stderr: process.stderr },
   env: process.env,
   cwd: process.cwd(),
-  version: version(),
+  version: VERSION,
   signal: stopSignal(),
   parts,
   self: [process.execPath, ...process.execArgv, fileURLToPath(import.meta.url)],
