@@ -15,6 +15,15 @@ export interface SourceUnderTest extends AsyncDisposable {
   content: Buffer;
 }
 
+/** Content as `SourceUnderTest` wants it: every sector differs from its neighbours, and every other 256 KiB is zero. */
+export function sampleContent(): Buffer {
+  const content = Buffer.alloc(2 * 1024 * 1024 + 3 * 512);
+  for (let at = 0; at < content.length; at += 512) {
+    if ((at >> 18) % 2 === 0) content.fill(1 + ((at / 512) % 251), at, at + 512);
+  }
+  return content;
+}
+
 export function proveSource(kind: string, make: () => Promise<SourceUnderTest>): void {
   async function withSource(use: (source: DiskSource, content: Buffer, signal: AbortSignal) => Promise<void>) {
     await using subject = await make();
