@@ -38,7 +38,8 @@ export const agentRoutes = {
     method: 'GET',
     path: `${V1}/inventory`,
     summary: 'VMs of a source; SOURCE_NOT_FOUND when the agent does not hold its credentials',
-    query: z.strictObject({ source: Id }),
+    /** `vm` (a moref) narrows the answer to one VM. */
+    query: z.strictObject({ source: Id, vm: z.string().max(256).optional() }),
     reply: Inventory,
   },
   replicate: {

@@ -3,7 +3,7 @@
  * A replication is the agent's work for one backup job: one snapshot, all disks of one VM.
  */
 import { z } from 'zod';
-import { Bytes, Id, Instant, WireError } from './common.ts';
+import { BackupType, Bytes, Id, Instant, WireError } from './common.ts';
 import { Quiesce } from './restore-point.ts';
 import { SourceKind } from './source.ts';
 import { VmFacts } from './vm.ts';
@@ -41,6 +41,8 @@ export const ReplicateRequest = z.strictObject({
   vm: z.strictObject({ moref: z.string(), instanceUuid: z.string(), name: z.string() }),
   /** The exact name of the snapshot; the hub has recorded it before this call. */
   snapshotName: z.string().min(1).max(80),
+  /** With `incremental` a disk that would have to be read in full fails the replication instead. */
+  requestedType: BackupType,
   quiesce: Quiesce,
   disks: z.array(ReplicateDisk).min(1).max(256),
   transport: z.enum(['auto', 'datastore']),
@@ -83,9 +85,9 @@ export const DiskReplication = z.object({
   readBytes: Bytes,
   /** Payload bytes written into the export. */
   writtenBytes: Bytes,
-  /** Bytes found to be zero: skipped in a full, written as zero extents in an incremental. */
+  /** Bytes of the areas found to be zero: left out of a full, written as zero extents in an incremental. */
   zeroBytes: Bytes,
-  /** Bytes of the disk never read because the source said they need not be. */
+  /** Bytes of the disk outside the areas: never read, because the source said that they need not be. */
   skippedBytes: Bytes,
   bytesPerSecond: z.number().nonnegative(),
   idleMs: z.number().nonnegative(),
