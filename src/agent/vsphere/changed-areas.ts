@@ -48,7 +48,7 @@ export async function queryChangedAreas(
     );
     const { areas: found, end } = readPage(child(page, 'returnval'), offset, capacityBytes);
     for (const area of found) areas.push(area);
-    if (areas.length > MAX_EXTENTS) areas = fewer(areas);
+    if (areas.length > MAX_EXTENTS) areas = atMost(areas, MAX_EXTENTS / 2);
     // The end is taken from the answer: it need not begin where it was asked for.
     offset = end;
   }
@@ -74,9 +74,10 @@ function readPage(node: XmlNode | undefined, asked: number, capacityBytes: numbe
   return { areas, end: start + length };
 }
 
-function fewer(areas: Extent[]): Extent[] {
+/** The same areas and, where they are too many, what lies between the closest of them. */
+export function atMost(areas: readonly Extent[], count: number): Extent[] {
   let merged = normalize(areas, 0);
-  for (let gap = FIRST_GAP_BYTES; merged.length > MAX_EXTENTS / 2; gap *= 2) merged = normalize(merged, gap);
+  for (let gap = FIRST_GAP_BYTES; merged.length > count; gap *= 2) merged = normalize(merged, gap);
   return merged;
 }
 

@@ -55,7 +55,7 @@ export async function waitForTask(
 const EMPTY: XmlNode = { name: 'error', xsiType: undefined, refType: undefined, text: '', children: [] };
 
 /** Another operation has the VM, or the host is slow to answer: the same call may succeed in a moment. */
-const BUSY = ['TaskInProgress', 'ConcurrentAccess', 'ResourceInUse', 'HostCommunication'];
+const BUSY = ['TaskInProgress', 'ConcurrentAccess', 'ResourceInUse', 'HostCommunication', 'HostNotConnected'];
 
 /** Repeats work that the server was too busy for, with growing waits, `attempts` times in all. */
 export async function whenFree<T>(
