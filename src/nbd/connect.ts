@@ -52,8 +52,8 @@ export async function openWire<T>(
 }
 
 /** Feeds the negotiation with received bytes and does what it asks for. */
-class HandshakeReceiver implements Receiver {
-  wire: Wire | undefined;
+export class HandshakeReceiver implements Receiver {
+  wire: Pick<Wire, 'send' | 'startTls'> | undefined;
   readonly #steps: Generator<Step, Negotiated, Buffer>;
   readonly #finished: (negotiated: Negotiated) => void;
   readonly #staging = Buffer.allocUnsafeSlow(STAGING_BYTES);
