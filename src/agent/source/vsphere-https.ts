@@ -8,8 +8,10 @@ import { SendenseError } from '#/lib/errors.ts';
 import { retry } from '#/lib/retry.ts';
 import { transportError } from '../vsphere/connection.ts';
 import { folderUrl, hex, parseDatastorePath, parseDescriptor, sibling, unsupported } from '../vsphere/datastore.ts';
+import { NETWORK_IS_FASTER } from '../vsphere/session.ts';
 import type { Session } from '../vsphere/session.ts';
 import { rangedGet } from './ranged-get.ts';
+import { readFailed } from './read-failed.ts';
 import type { DiskSource } from './source.ts';
 
 const CONNECTIONS = 6;
@@ -18,7 +20,6 @@ const DATA_TIMEOUT_MS = 60_000;
 const MAX_DESCRIPTOR_BYTES = 64 * 1024;
 const READ_ATTEMPTS = 5;
 const OPEN_ATTEMPTS = 3;
-const FIRST_DELAY_MS = 250;
 
 export interface VsphereHttpsOptions {
   session: Session;
@@ -65,7 +66,7 @@ export async function openVsphereHttps(options: VsphereHttpsOptions): Promise<Di
 async function readDescriptor(session: Session, pool: Pool, path: string, signal: AbortSignal): Promise<string> {
   return retry(() => withLogin(session, signal, () => fetchDescriptor(session, pool, path, signal)), {
     attempts: OPEN_ATTEMPTS,
-    delayMs: FIRST_DELAY_MS,
+    delayMs: delayOf(session),
     signal,
     shouldRetry: isRetryable,
   });
@@ -78,7 +79,7 @@ async function fetchDescriptor(session: Session, pool: Pool, path: string, signa
     const headers = { cookie: session.cookie, 'accept-encoding': 'identity' };
     const { statusCode, body } = await pool.request({ method: 'GET', path, headers, signal });
     if (statusCode !== 200) {
-      body.destroy();
+      await body.dump({ limit: MAX_DESCRIPTOR_BYTES });
       throw statusError(statusCode, path);
     }
     for await (const chunk of body as AsyncIterable<Buffer>) {
@@ -142,13 +143,20 @@ class VsphereHttpsSource implements DiskSource {
   async #range(offset: number, target: Buffer, signal: AbortSignal, attempts: number): Promise<void> {
     const { session, pool, path, base } = this.#opened;
     const either = AbortSignal.any([signal, this.#closing.signal]);
-    await retry(
-      () =>
-        withLogin(session, either, () =>
-          rangedGet({ pool, path, cookie: session.cookie, offset: base + offset, target, signal: either }),
-        ),
-      { attempts, delayMs: FIRST_DELAY_MS, maxDelayMs: 8000, signal: either, shouldRetry: isRetryable },
-    );
+    const get = (): Promise<number> =>
+      rangedGet({ pool, path, cookie: session.cookie, offset: base + offset, target, signal: either });
+    const delayMs = delayOf(session);
+    try {
+      await retry(() => withLogin(session, either, get), {
+        attempts,
+        delayMs,
+        signal: either,
+        shouldRetry: isRetryable,
+      });
+    } catch (cause) {
+      signal.throwIfAborted();
+      throw readFailed(cause, offset, target.length);
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -169,6 +177,10 @@ async function withLogin<T>(session: Session, signal: AbortSignal, work: () => P
     await session.renew(generation, signal);
     return work();
   }
+}
+
+function delayOf(session: Session): number {
+  return session.retryDelayMs / NETWORK_IS_FASTER;
 }
 
 function isRetryable(error: unknown): boolean {

@@ -35,11 +35,14 @@ export class Connection implements AsyncDisposable {
   /** API version that answers are to be shaped in. */
   version = '6.0';
   readonly #thumbprint: string | undefined;
+  readonly #retryDelayMs: number;
   readonly #control: Pool;
 
-  constructor(address: string, thumbprint: string | undefined) {
+  /** `retryDelayMs`: wait before the first repeat of a request; doubles. */
+  constructor(address: string, thumbprint: string | undefined, retryDelayMs: number) {
     this.origin = parseAddress(address).origin;
     this.#thumbprint = thumbprint;
+    this.#retryDelayMs = retryDelayMs;
     this.#control = this.newPool(CONTROL_CONNECTIONS, CONTROL_TIMEOUT_MS, MAX_ANSWER_BYTES);
   }
 
@@ -68,7 +71,7 @@ export class Connection implements AsyncDisposable {
         }
         throw badStatus(method, answer.status);
       },
-      retryRules(METHODS[method].repeatable, signal),
+      this.#retryRules(METHODS[method].repeatable, signal),
     );
   }
 
@@ -79,7 +82,7 @@ export class Connection implements AsyncDisposable {
         if (TRANSIENT_STATUS.has(answer.status)) throw badStatus(path, answer.status);
         return answer;
       },
-      retryRules(true, signal),
+      this.#retryRules(true, signal),
     );
   }
 
@@ -110,6 +113,16 @@ export class Connection implements AsyncDisposable {
       const pair = line.split(';', 1)[0]?.trim() ?? '';
       if (pair.startsWith(COOKIE_NAME) && pair.length > COOKIE_NAME.length) this.cookie = pair;
     }
+  }
+
+  #retryRules(repeatable: boolean, signal: AbortSignal | undefined): Parameters<typeof retry>[1] {
+    return {
+      attempts: 4,
+      delayMs: this.#retryDelayMs,
+      maxDelayMs: 4000,
+      ...(signal && { signal }),
+      shouldRetry: (error) => isTransient(error) && (repeatable || (error as SendenseError).details['sent'] === false),
+    };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -146,16 +159,7 @@ export function transportError(error: unknown, what: string): SendenseError {
 /** True for failures of the network that may be gone a moment later. */
 export function isTransient(error: unknown): boolean {
   if (!(error instanceof SendenseError) || error.code !== 'SOURCE_UNREACHABLE') return false;
-  const status = error.details['status'];
+  const { status, reason } = error.details;
+  if (reason === 'UND_ERR_DESTROYED' || reason === 'UND_ERR_CLOSED') return false;
   return status === undefined || TRANSIENT_STATUS.has(Number(status));
-}
-
-function retryRules(repeatable: boolean, signal: AbortSignal | undefined): Parameters<typeof retry>[1] {
-  return {
-    attempts: 4,
-    delayMs: 250,
-    maxDelayMs: 4000,
-    ...(signal && { signal }),
-    shouldRetry: (error) => isTransient(error) && (repeatable || (error as SendenseError).details['sent'] === false),
-  };
 }

@@ -19,6 +19,9 @@ const SERVICE_INSTANCE = moRef('ServiceInstance', 'ServiceInstance');
 /** Servers forget a session after 30 minutes without a call, or less where somebody set it so. */
 const KEEP_ALIVE_MS = 120_000;
 const LOGOUT_TIMEOUT_MS = 10_000;
+const DEFAULT_RETRY_DELAY_MS = 2000;
+/** A connection that broke is back sooner than a server that has something else to do. */
+export const NETWORK_IS_FASTER = 8;
 
 export interface SessionOptions {
   /** `host`, `host:port` or `https://host[:port]`. */
@@ -75,7 +78,8 @@ export interface Caller {
  * TLS_FAILED before anything secret was sent, and with SOURCE_LOGIN_FAILED when user name or password are refused.
  */
 export async function openSession(options: SessionOptions): Promise<Session> {
-  const connection = new Connection(options.address, options.thumbprint);
+  const { retryDelayMs = DEFAULT_RETRY_DELAY_MS } = options;
+  const connection = new Connection(options.address, options.thumbprint, retryDelayMs / NETWORK_IS_FASTER);
   try {
     connection.version = await chooseVersion(connection, options.signal);
     const answer = await connection.call('RetrieveServiceContent', SERVICE_INSTANCE, {}, options.signal);
@@ -103,7 +107,7 @@ export class Session implements Caller, AsyncDisposable {
     this.#connection = connection;
     this.#options = options;
     this.content = content;
-    this.retryDelayMs = options.retryDelayMs ?? 2000;
+    this.retryDelayMs = options.retryDelayMs ?? DEFAULT_RETRY_DELAY_MS;
     this.#log = options.log ?? silentLogger();
   }
 
