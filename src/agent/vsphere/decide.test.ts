@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { decideCapture, parseChangeId } from './decide.ts';
+import { decideCapture, isTrackable, parseChangeId } from './decide.ts';
 import type { CaptureDecision, CaptureQuestion } from './decide.ts';
 import type { SnapshotDisk } from './devices.ts';
 
@@ -79,6 +79,7 @@ const TABLE: [what: string, question: CaptureQuestion, mode: CaptureDecision['mo
   ['tracking was switched off and on', withBase({ changeId: `62${EPOCH.slice(2)}/5` }), 'full', 'epoch'],
   ['the id did not move', withBase({ changeId: `${EPOCH}/7` }), 'full', 'seq'],
   ['the VM went back to a snapshot', withBase({ changeId: `${EPOCH}/9` }), 'full', 'seq'],
+  ['events tell of a revert', { ...good, reverted: true }, 'full', 'reverted'],
   ['nobody asked for changed areas', { ...good, query: undefined }, 'full', 'not-queried'],
   ['the question failed', { ...good, query: { fault: 'FileFault' } }, 'full', 'query-fault'],
   ['the answer made no sense', { ...good, query: { fault: 'MalformedAnswer' } }, 'full', 'query-fault'],
@@ -119,6 +120,14 @@ for (const [what, question, mode, reason] of TABLE) {
       assert.deepEqual(decision.areas, question.query && 'areas' in question.query && question.query.areas);
   });
 }
+
+test('a disk is trackable when a change id can be expected of it', () => {
+  assert.ok(isTrackable({ ...disk, changeId: undefined }, vm));
+  assert.ok(!isTrackable(disk, { ...vm, changeTrackingEnabled: false }));
+  assert.ok(!isTrackable(disk, { ...vm, hardwareVersion: 'vmx-04' }));
+  assert.ok(!isTrackable({ ...disk, diskMode: 'independent_persistent' }, vm));
+  assert.ok(!isTrackable({ ...disk, backingType: 'VirtualDiskSparseVer1BackingInfo' }, vm));
+});
 
 test('a change id is cut at its last slash', () => {
   assert.deepEqual(parseChangeId('a/b c/12'), { epoch: 'a/b c', sequence: 12n });

@@ -18,6 +18,7 @@ export const FULL_REASONS = [
   'capacity',
   'epoch',
   'seq',
+  'reverted',
   'not-queried',
   'query-fault',
 ] as const;
@@ -30,18 +31,22 @@ export type CaptureDecision =
   | { mode: 'full'; reason: FullReason; detail?: string }
   | { mode: 'excluded'; reason: ExcludedReason; detail?: string };
 
+export interface TrackingFacts {
+  changeTrackingEnabled: boolean;
+  changeTrackingSupported: boolean;
+  hardwareVersion: string;
+  faultTolerant?: boolean;
+}
+
 export interface CaptureQuestion {
   requested: 'auto' | 'full' | 'incremental';
   /** What the latest complete backup of the disk recorded. */
   previous?: { changeId: string; diskUuid: string; capacityBytes: number } | undefined;
   /** The disk in the configuration of the snapshot about to be read. */
   disk: SnapshotDisk;
-  vm: {
-    changeTrackingEnabled: boolean;
-    changeTrackingSupported: boolean;
-    hardwareVersion: string;
-    faultTolerant?: boolean;
-  };
+  vm: TrackingFacts;
+  /** The VM went back to a snapshot since the earlier backup, as the server's events tell. */
+  reverted?: boolean | undefined;
   /** What the server said to the question for changed areas. */
   query?: { areas: Extent[] } | { fault: string; detail?: string } | undefined;
 }
@@ -80,17 +85,26 @@ function excludedBecause(disk: SnapshotDisk): CaptureDecision | undefined {
 /** Backings that keep no change ids. */
 const UNTRACKED = /^VirtualDisk(?:LocalPMemBackingInfo|(?:Flat|Sparse)Ver1BackingInfo)$/;
 
-function fullBecause({ requested, previous, disk, vm }: CaptureQuestion): CaptureDecision | undefined {
+function untrackable(disk: SnapshotDisk, vm: TrackingFacts): string | undefined {
+  if (UNTRACKED.test(disk.backingType)) return disk.backingType;
+  if (vm.faultTolerant === true) return 'fault tolerance';
+  return vm.changeTrackingSupported && hardwareNumber(vm.hardwareVersion) >= 7 ? undefined : vm.hardwareVersion;
+}
+
+/** False when the source cannot give a change id for this disk, however often it is asked. */
+export function isTrackable(disk: SnapshotDisk, vm: TrackingFacts): boolean {
+  return vm.changeTrackingEnabled && !excludedBecause(disk) && untrackable(disk, vm) === undefined;
+}
+
+function fullBecause({ requested, previous, disk, vm, reverted }: CaptureQuestion): CaptureDecision | undefined {
   const full = (reason: FullReason, detail?: string): CaptureDecision => ({
     mode: 'full',
     reason,
     ...(detail !== undefined && { detail }),
   });
   if (requested === 'full') return full('requested');
-  if (UNTRACKED.test(disk.backingType)) return full('not-supported', disk.backingType);
-  if (!vm.changeTrackingSupported || vm.faultTolerant === true || hardwareNumber(vm.hardwareVersion) < 7) {
-    return full('not-supported', vm.faultTolerant === true ? 'fault tolerance' : vm.hardwareVersion);
-  }
+  const unable = untrackable(disk, vm);
+  if (unable !== undefined) return full('not-supported', unable);
   if (!vm.changeTrackingEnabled) return full('no-cbt');
   if (disk.changeId === undefined) return full('no-change-id');
   if (!previous) return full('first');
@@ -106,6 +120,7 @@ function fullBecause({ requested, previous, disk, vm }: CaptureQuestion): Captur
   if (base.epoch !== present.epoch) return full('epoch', 'changes were not tracked without a break');
   // Going back to a snapshot re-issues numbers that other content had before.
   if (present.sequence <= base.sequence) return full('seq', `${base.sequence} was followed by ${present.sequence}`);
+  if (reverted === true) return full('reverted', 'the VM went back to a snapshot since the earlier backup');
   return undefined;
 }
 

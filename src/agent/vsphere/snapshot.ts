@@ -91,7 +91,7 @@ async function crashConsistent(
 }
 
 /** A failed attempt may leave a half-made snapshot. */
-async function undo(session: Caller, moref: string, name: string, failure: unknown): Promise<void> {
+export async function undo(session: Caller, moref: string, name: string, failure: unknown): Promise<void> {
   try {
     await removeOwnSnapshots(session, moref, { name });
   } catch (error) {
