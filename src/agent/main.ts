@@ -86,5 +86,5 @@ function hubFetch(tls: ServerTls | null): typeof fetch {
   const { ca, cert, key } = tls;
   const dispatcher = new HttpAgent({ connect: { ca, cert, key, timeout: 10_000 } });
   return ((input: string, init: RequestInit) =>
-    httpFetch(input, { ...init, dispatcher } as object)) as unknown as typeof fetch;
+    httpFetch(input, { ...init, dispatcher })) as unknown as typeof fetch;
 }

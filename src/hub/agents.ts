@@ -87,7 +87,7 @@ export class Agents implements AsyncDisposable {
     this.#dispatcher ??= await this.#tlsDispatcher();
     const dispatcher = this.#dispatcher;
     const secureFetch = ((input: URL, init: RequestInit) =>
-      httpFetch(input, { ...init, dispatcher } as object)) as unknown as typeof fetch;
+      httpFetch(input, { ...init, dispatcher })) as unknown as typeof fetch;
     return createClient(agentRoutes, { baseUrl: url, fetch: secureFetch, unreachable: 'AGENT_UNREACHABLE' });
   }
 
