@@ -9,7 +9,7 @@ import type { Disk } from './devices.ts';
 import { getProperties, listProperties, vmRef } from './properties.ts';
 import type { ObjectProperties } from './properties.ts';
 import type { Caller } from './session.ts';
-import { isFault, moRef } from './soap.ts';
+import { isFault, moRef, readMoRefs } from './soap.ts';
 import type { MoRef } from './soap.ts';
 import { countSnapshots, unescapeName } from './snapshot-tree.ts';
 import { childrenOf } from './xml.ts';
@@ -61,9 +61,14 @@ const VM_PATHS = [
 const PLACE_PATHS: Record<string, readonly string[]> = {
   Folder: ['name', 'parent'],
   Datacenter: ['name', 'parent'],
-  VirtualApp: ['name', 'parent', 'parentFolder'],
   HostSystem: ['name'],
   Datastore: ['name'],
+};
+
+/** Rare, so they are asked for one by one where a VM is in one. */
+const OTHER_PATHS: Record<string, readonly string[]> = {
+  VirtualApp: ['name', 'parent', 'parentFolder'],
+  ResourcePool: ['name', 'parent'],
 };
 
 export async function listVms(session: Caller, signal?: AbortSignal): Promise<VmList> {
@@ -72,6 +77,7 @@ export async function listVms(session: Caller, signal?: AbortSignal): Promise<Vm
   const list: VmList = { vms: [], problems: [] };
   for (const object of objects) {
     if (object.ref.type !== 'VirtualMachine') continue;
+    await climb(session, object, places, signal);
     const vm = readVm(object, places);
     if ('reason' in vm) list.problems.push(vm);
     else list.vms.push(vm);
@@ -86,24 +92,37 @@ export async function loadVm(session: Caller, moref: string, signal?: AbortSigna
   const places = new Map<string, ObjectProperties>();
   const around = [refOf(object, 'runtime.host'), ...refsOf(object, 'datastore')];
   for (const ref of around) if (ref) await visit(session, ref, places, signal);
-  let up = parentOf(object);
-  while (up && !places.has(up.value)) {
-    const place = await visit(session, up, places, signal);
-    up = place && parentOf(place);
-  }
+  await climb(session, object, places, signal);
   const vm = readVm(object, places);
   if (!('reason' in vm)) return vm;
   throw new SendenseError('VM_NOT_FOUND', `the VM ${moref} cannot be read: ${vm.reason}`, { details: { moref } });
 }
 
+/** Makes sure that everything above an object is among the places. */
+async function climb(
+  session: Caller,
+  object: ObjectProperties,
+  places: Map<string, ObjectProperties>,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const seen = new Set<string>();
+  for (let up = parentOf(object); up && !seen.has(up.value); ) {
+    seen.add(up.value);
+    const place: ObjectProperties = places.get(up.value) ?? (await visit(session, up, places, signal));
+    up = parentOf(place);
+  }
+}
+
+/** A place that is gone or hidden from us has no name and ends the path; that is no reason to fail. */
 async function visit(
   session: Caller,
   ref: MoRef,
   places: Map<string, ObjectProperties>,
   signal: AbortSignal | undefined,
-): Promise<ObjectProperties | undefined> {
-  const place = await find(session, ref, PLACE_PATHS[ref.type] ?? ['name'], signal);
-  if (place) places.set(ref.value, place);
+): Promise<ObjectProperties> {
+  const paths = PLACE_PATHS[ref.type] ?? OTHER_PATHS[ref.type] ?? ['name'];
+  const place = (await find(session, ref, paths, signal)) ?? { ref, values: new Map(), missing: new Map() };
+  places.set(ref.value, place);
   return place;
 }
 
@@ -116,7 +135,7 @@ async function find(
   try {
     return await getProperties(session, ref, paths, signal);
   } catch (error) {
-    if (isFault(error, 'ManagedObjectNotFound')) return undefined;
+    if (isFault(error, 'ManagedObjectNotFound', 'NoPermission')) return undefined;
     throw error;
   }
 }
@@ -195,7 +214,7 @@ function parentOf(object: ObjectProperties): MoRef | undefined {
 
 function nameOf(ref: MoRef, places: Places): string {
   const place = places.get(ref.value);
-  return place ? unescapeName(text(place, 'name')) : ref.value;
+  return unescapeName(place ? text(place, 'name') : '') || ref.value;
 }
 
 function pathPart(name: string): string {
@@ -216,7 +235,5 @@ function refOf(object: ObjectProperties, path: string): MoRef | undefined {
 }
 
 function refsOf(object: ObjectProperties, path: string): MoRef[] {
-  return childrenOf(object.values.get(path), 'ManagedObjectReference').flatMap((node) =>
-    node.refType && node.text ? [moRef(node.refType, node.text.trim())] : [],
-  );
+  return readMoRefs(object.values.get(path), 'ManagedObjectReference');
 }

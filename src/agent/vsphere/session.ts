@@ -187,7 +187,7 @@ export class Session implements Caller, AsyncDisposable {
     while (!signal.aborted) {
       try {
         await sleep(this.#options.keepAliveMs ?? KEEP_ALIVE_MS, signal);
-        await this.#connection.call('CurrentTime', SERVICE_INSTANCE, {}, signal);
+        await this.call(SERVICE_INSTANCE, 'CurrentTime', {}, signal);
       } catch (error) {
         if (!signal.aborted) this.#log.warn({ err: error }, 'the session could not be kept alive, will try again');
       }

@@ -8,7 +8,7 @@ import type { Caller } from './session.ts';
 import { isFault, moRef } from './soap.ts';
 import { readSnapshotTree } from './snapshot-tree.ts';
 import type { SnapshotInfo } from './snapshot-tree.ts';
-import { runTask, whenFree } from './tasks.ts';
+import { runTask, waitForSnapshotsInMaking, whenFree } from './tasks.ts';
 
 /** All snapshots of a VM, parents before children. */
 export async function findSnapshots(session: Caller, moref: string, signal?: AbortSignal): Promise<SnapshotInfo[]> {
@@ -48,6 +48,8 @@ export async function removeOwnSnapshots(
 ): Promise<number> {
   let found: SnapshotInfo[];
   try {
+    // One that is still being made, because whoever asked for it died, does not show in the tree yet.
+    await waitForSnapshotsInMaking(session, vmRef(moref), signal);
     found = await ownSnapshots(session, moref, own, signal);
   } catch (error) {
     if (isFault(error, 'ManagedObjectNotFound')) return 0;

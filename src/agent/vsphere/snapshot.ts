@@ -9,7 +9,7 @@ import { data, faultError, isFault, moRef } from './soap.ts';
 import { findSnapshots, ownSnapshots, removeOwnSnapshots, snapshotFailed } from './snapshot-removal.ts';
 import { escapeName } from './snapshot-tree.ts';
 import type { SnapshotInfo } from './snapshot-tree.ts';
-import { runTask, whenFree } from './tasks.ts';
+import { runTask, waitForSnapshotsInMaking, whenFree } from './tasks.ts';
 import { compareVersions } from './version.ts';
 import { child, childrenOf, serializeXml } from './xml.ts';
 
@@ -129,6 +129,7 @@ async function take(session: Caller, moref: string, options: SnapshotOptions, qu
   } catch (error) {
     // The task or its answer got lost, not necessarily the snapshot: the tree of the VM knows.
     if (!isFault(error, 'ManagedObjectNotFound') && !hasCode(error, 'SOURCE_UNREACHABLE')) throw error;
+    await waitForSnapshotsInMaking(session, vmRef(moref));
     const found = await ownSnapshots(session, moref, { name });
     if (found.length !== 1) throw error;
     made = found[0]?.moref;

@@ -1,10 +1,11 @@
 /** Waiting for the server's long work by asking, which survives lost connections and new logins. */
 import { sleep } from '#/lib/clock.ts';
+import { hasCode } from '#/lib/errors.ts';
 import { retry } from '#/lib/retry.ts';
 import { getProperties } from './properties.ts';
 import type { MethodName } from './schema.ts';
 import type { Caller } from './session.ts';
-import { faultError, isFault, readLocalizedFault, readMoRef } from './soap.ts';
+import { faultError, isFault, moRef, readLocalizedFault, readMoRef, readMoRefs } from './soap.ts';
 import type { Fields, MoRef } from './soap.ts';
 import { child, integerOf, textOf } from './xml.ts';
 import type { XmlNode } from './xml.ts';
@@ -52,22 +53,57 @@ export async function waitForTask(
   }
 }
 
+/**
+ * Waits for snapshots that the server is still making of a VM, whoever asked for them. For the moment after an answer
+ * got lost or an agent died: only then does the tree of the VM tell whether the order was carried out.
+ */
+export async function waitForSnapshotsInMaking(session: Caller, vm: MoRef, signal?: AbortSignal): Promise<void> {
+  const { values } = await getProperties(session, vm, ['recentTask'], signal);
+  for (const task of readMoRefs(values.get('recentTask'), 'ManagedObjectReference')) {
+    await waitForOther(session, task, signal, /createSnapshot/i);
+  }
+}
+
+/** Waits for a task that is not ours, if its kind fits. How it ends is not our business, only that it does. */
+async function waitForOther(session: Caller, task: MoRef, signal: AbortSignal | undefined, kind = /./): Promise<void> {
+  try {
+    const info = (await getProperties(session, task, ['info'], signal)).values.get('info');
+    if (kind.test(textOf(info, 'descriptionId') ?? '')) await waitForTask(session, task, 'other task', { signal });
+  } catch (error) {
+    if (!hasCode(error, 'SOURCE_FAULT') || isFault(error, 'NotAuthenticated')) throw error;
+  }
+}
+
 const EMPTY: XmlNode = { name: 'error', xsiType: undefined, refType: undefined, text: '', children: [] };
 
 /** Another operation has the VM, or the host is slow to answer: the same call may succeed in a moment. */
 const BUSY = ['TaskInProgress', 'ConcurrentAccess', 'ResourceInUse', 'HostCommunication', 'HostNotConnected'];
 
-/** Repeats work that the server was too busy for, with growing waits, `attempts` times in all. */
+/**
+ * Repeats work that the server was too busy for, with growing waits, `attempts` times in all; where it names the task
+ * in the way, that is waited for first.
+ */
 export async function whenFree<T>(
   session: Caller,
   work: () => Promise<T>,
   options: { signal?: AbortSignal | undefined; attempts?: number; alsoBusy?: readonly string[] } = {},
 ): Promise<T> {
   const { signal, attempts = 6, alsoBusy = [] } = options;
-  return retry(work, {
-    attempts,
-    delayMs: session.retryDelayMs,
-    ...(signal && { signal }),
-    shouldRetry: (error) => isFault(error, ...BUSY, ...alsoBusy),
-  });
+  return retry(
+    async () => {
+      try {
+        return await work();
+      } catch (error) {
+        const task = isFault(error, 'TaskInProgress') ? error.details['task'] : undefined;
+        if (typeof task === 'string') await waitForOther(session, moRef('Task', task), signal);
+        throw error;
+      }
+    },
+    {
+      attempts,
+      delayMs: session.retryDelayMs,
+      ...(signal && { signal }),
+      shouldRetry: (error) => isFault(error, ...BUSY, ...alsoBusy),
+    },
+  );
 }
