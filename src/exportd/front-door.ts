@@ -13,21 +13,20 @@ import type { AddressInfo, Server, Socket } from 'node:net';
 import { join } from 'node:path';
 import { createServer as createTlsServer } from 'node:tls';
 import type { Server as TlsServer, TLSSocket, TlsOptions } from 'node:tls';
+import { elapsedMs } from '#/lib/clock.ts';
 import { SendenseError, hasCode, toSendenseError } from '#/lib/errors.ts';
 import type { Logger } from '#/lib/log.ts';
-import { ByteFeed } from './byte-feed.ts';
-import { negotiatePlain, negotiateSecure, unknownExport } from './negotiation.ts';
-import type { Denial, Peer } from './negotiation.ts';
+import { negotiatePlain } from './negotiation.ts';
 import type { ServedExport } from './served-export.ts';
-import { splice } from './splice.ts';
-import { openUpstream } from './upstream.ts';
-import type { Upstream } from './upstream.ts';
+import { Session, feedFrom } from './session.ts';
 
 const HANDSHAKE_MS = 10_000;
 const MAX_CONNECTIONS = 1024;
 const MAX_HANDSHAKES = 64;
 const MAX_HANDSHAKES_PER_ADDRESS = 16;
 const KEEP_ALIVE_MS = 30_000;
+const MAX_REFUSALS_LOGGED = 30;
+const REFUSALS_PER_MS = 60_000;
 
 export interface FrontDoorOptions {
   /** `HOST:PORT`, `[ADDRESS]:PORT`; port 0 takes any. */
@@ -75,6 +74,8 @@ class Door {
   /** Connections inside the TLS handshake, by peer address and port. */
   readonly #securing = new Map<string, PromiseWithResolvers<TLSSocket>>();
   #handshaking = 0;
+  #refusals = 0;
+  #refusedSince = 0;
 
   constructor(options: FrontDoorOptions, credentials: TlsOptions) {
     this.#options = options;
@@ -122,7 +123,7 @@ class Door {
     raw.on('error', () => undefined); // every end is seen as a close
     const count = this.#handshakes.get(address) ?? 0;
     if (this.#handshaking >= MAX_HANDSHAKES || count >= MAX_HANDSHAKES_PER_ADDRESS) {
-      this.#log.warn({ address }, 'front door has too many handshakes at once, connection refused');
+      this.#tellRefusal(address, new SendenseError('BUSY', 'too many handshakes at once'));
       return void raw.destroy();
     }
     this.#open.add(raw);
@@ -133,8 +134,7 @@ class Door {
     try {
       session = await this.#handshake(raw, address);
     } catch (error) {
-      const { code, message } = toSendenseError(error);
-      if (!hasCode(error, 'CANCELLED')) this.#log.warn({ address, code, reason: message }, 'front door refused');
+      if (!hasCode(error, 'CANCELLED')) this.#tellRefusal(address, error);
       raw.destroy();
     } finally {
       this.#handshaking--;
@@ -155,7 +155,7 @@ class Door {
     try {
       await this.#startTls(raw);
       secure = await this.#secure(raw);
-      const session = new Session(secure, identityOf(secure), address, this.#options);
+      const session = new Session({ secure, address, find: this.#options.find, log: this.#log });
       timer.signal.addEventListener('abort', () => session.cut(), { once: true });
       await session.negotiate();
       return session;
@@ -166,6 +166,19 @@ class Door {
     } finally {
       clearTimeout(late);
     }
+  }
+
+  /** Whoever reaches the port can cause refusals; they must not be able to fill the log. */
+  #tellRefusal(address: string, error: unknown): void {
+    if (elapsedMs() - this.#refusedSince > REFUSALS_PER_MS) {
+      this.#refusedSince = elapsedMs();
+      this.#refusals = 0;
+    }
+    this.#refusals++;
+    if (this.#refusals > MAX_REFUSALS_LOGGED) return;
+    const { code, message } = toSendenseError(error);
+    this.#log.warn({ address, code, reason: message }, 'front door refused a client');
+    if (this.#refusals === MAX_REFUSALS_LOGGED) this.#log.warn('further refusals are not logged for a minute');
   }
 
   async #startTls(raw: Socket): Promise<void> {
@@ -198,97 +211,8 @@ class Door {
   }
 }
 
-/** One verified client, from the first option after TLS to the end of its pipe. */
-class Session {
-  readonly #secure: TLSSocket;
-  readonly #identity: string;
-  readonly #find: (name: string) => ServedExport | undefined;
-  readonly #log: Logger;
-  readonly #cut = new AbortController();
-  #place: Disposable | undefined;
-  #upstream: Upstream | undefined;
-  #rest: Buffer = Buffer.alloc(0);
-
-  constructor(secure: TLSSocket, identity: string, address: string, options: FrontDoorOptions) {
-    this.#secure = secure;
-    this.#identity = identity;
-    this.#find = options.find;
-    this.#log = options.log.child({ identity, address });
-    secure.once('close', () => this.cut());
-  }
-
-  cut(): void {
-    this.#cut.abort();
-    this.#secure.destroy();
-    this.#place?.[Symbol.dispose]();
-  }
-
-  async negotiate(): Promise<void> {
-    const peer = feedFrom(this.#secure);
-    try {
-      this.#upstream = await negotiateSecure(peer, async (name, structured) => this.#enter(name, structured));
-      this.#rest = peer.feed.rest();
-    } catch (error) {
-      this.cut();
-      throw error;
-    } finally {
-      peer.stop();
-    }
-  }
-
-  async run(): Promise<void> {
-    if (!this.#upstream) return;
-    const begun = performance.now();
-    this.#log.info('session opened');
-    const { up, down } = await splice(this.#secure, this.#upstream, this.#rest);
-    this.cut();
-    this.#log.info({ up, down, ms: Math.round(performance.now() - begun) }, 'session closed');
-  }
-
-  async #enter(name: string, structured: boolean): Promise<Upstream | Denial> {
-    const served = this.#find(name);
-    if (!served || served.section.agent !== this.#identity) {
-      this.#log.warn({ export: name.slice(0, 64), exists: served !== undefined }, 'front door: not its export');
-      return unknownExport();
-    }
-    const place = served.enter(() => this.cut());
-    if (typeof place === 'string') {
-      this.#log.warn({ export: name, state: served.state, reason: place }, 'front door: no further session');
-      if (place === 'down') return { type: 'down', text: 'the export is not being served at the moment' };
-      return { type: 'busy', text: served.section.readOnly ? 'too many readers' : 'the export has its one writer' };
-    }
-    this.#place = place;
-    this.#log.setBindings({ export: name });
-    return openUpstream(served.socket, structured, this.#cut.signal);
-  }
-}
-
-function feedFrom(socket: Socket): Peer & { stop: () => void } {
-  const feed = new ByteFeed();
-  const onData = (chunk: Buffer): void => feed.feed(chunk);
-  const onClose = (): void => feed.end(new SendenseError('NBD_CLOSED', 'the client left during the negotiation'));
-  socket.on('data', onData);
-  socket.on('close', onClose);
-  return {
-    feed,
-    send: (bytes) => void socket.write(bytes),
-    stop: () => {
-      socket.pause();
-      socket.off('data', onData);
-      socket.off('close', onClose);
-    },
-  };
-}
-
 function keyOf(socket: Socket): string {
   return `${socket.remoteAddress} ${socket.remotePort}`;
-}
-
-/** The common name of the verified certificate. TLS_FAILED unless there is exactly one. */
-function identityOf(secure: TLSSocket): string {
-  const name: unknown = secure.authorized ? secure.getPeerCertificate().subject.CN : undefined;
-  if (typeof name === 'string' && name !== '') return name;
-  throw new SendenseError('TLS_FAILED', 'the client certificate carries no single common name');
 }
 
 /** OpenSSL's messages carry addresses and line ends; its codes say the same. */
