@@ -3,6 +3,7 @@
 import { fileURLToPath } from 'node:url';
 import { runCli } from '#/cli/cli.ts';
 import type { Parts } from '#/cli/context.ts';
+import { elapsedMs } from '#/lib/clock.ts';
 import { SendenseError } from '#/lib/errors.ts';
 import { VERSION } from '#/lib/version.ts';
 
@@ -12,13 +13,18 @@ const parts: Parts = {
   exportd: async (options) => (await import('#/exportd/main.ts')).runExportd(options),
 };
 
+/** Ctrl-C under npm or make arrives twice, from the terminal and passed on; only one that comes later means it. */
+const IMPATIENT_MS = 2_000;
+
 function stopSignal(): AbortSignal {
   const stop = new AbortController();
+  let firstMs = 0;
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
     process.on(name, () => {
-      // Asked twice at a terminal: whoever asks does not want to wait for an orderly end.
-      if (stop.signal.aborted && name === 'SIGINT') process.exit(130);
-      stop.abort(new SendenseError('CANCELLED', `stopped by ${name}`));
+      if (!stop.signal.aborted) {
+        firstMs = elapsedMs();
+        stop.abort(new SendenseError('CANCELLED', `stopped by ${name}`));
+      } else if (name === 'SIGINT' && elapsedMs() - firstMs > IMPATIENT_MS) process.exit(130);
     });
   }
   return stop.signal;

@@ -44,7 +44,7 @@ async function recordedUrl(state: string): Promise<string> {
   if (text === undefined) {
     throw new SendenseError(
       'HUB_UNREACHABLE',
-      `no hub has run with the state folder ${state}: start one with \`sendense up\`, or name one with --hub or --state`,
+      `no hub runs with the state folder ${state}: start one with \`sendense up\`, or name one with --hub or --state`,
       { details: { file } },
     );
   }

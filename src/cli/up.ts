@@ -43,7 +43,7 @@ interface Listening {
   pid: number;
 }
 
-class Up implements AsyncDisposable {
+export class Up implements AsyncDisposable {
   readonly document: Record<string, unknown>;
   readonly text: string;
   readonly #parts: AsyncDisposableStack;
@@ -64,9 +64,13 @@ class Up implements AsyncDisposable {
     await rm(paths.agentFile, { force: true });
     await writeSecretFile(paths.agentToken, `${randomBytes(32).toString('base64url')}\n`);
     const { signal } = context;
+    const [exportd, agent] = await both(
+      Part.start(exportdSpec(context, state, paths), signal),
+      Part.start(agentSpec(context, state, paths), signal),
+    );
     // Disposed in reverse: hub first, export daemon last.
-    const exportd = stack.use(await Part.start(exportdSpec(context, state, paths), signal));
-    const agent = stack.use(await Part.start(agentSpec(context, state, paths), signal));
+    stack.use(exportd);
+    stack.use(agent);
     const agentUrl = agent.facts?.url ?? '';
     const hub = stack.use(await Part.start(hubSpec(context, state, paths, { listen, agentUrl }), signal));
     const pids = { hub: hub.pid, agent: agent.pid, exportd: exportd.pid };
@@ -76,6 +80,18 @@ class Up implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#parts.disposeAsync();
   }
+}
+
+/** Waits for both to start; when one fails the other is stopped again. */
+export async function both<A extends AsyncDisposable, B extends AsyncDisposable>(
+  first: Promise<A>,
+  second: Promise<B>,
+): Promise<[A, B]> {
+  const results = await Promise.allSettled([first, second]);
+  const [a, b] = results;
+  if (a.status === 'fulfilled' && b.status === 'fulfilled') return [a.value, b.value];
+  for (const result of results) if (result.status === 'fulfilled') await result.value[Symbol.asyncDispose]();
+  throw a.status === 'rejected' ? a.reason : (b as PromiseRejectedResult).reason;
 }
 
 interface Paths {
@@ -189,11 +205,11 @@ async function answers(url: string, tokenFile: string): Promise<boolean> {
   }
 }
 
-function shellWord(text: string): string {
+export function shellWord(text: string): string {
   return /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`;
 }
 
-async function untilStopped(signal: AbortSignal): Promise<void> {
+export async function untilStopped(signal: AbortSignal): Promise<void> {
   if (signal.aborted) return;
   const { promise, resolve } = Promise.withResolvers<void>();
   signal.addEventListener('abort', () => resolve(), { once: true });
