@@ -133,7 +133,10 @@ export class Stack implements AsyncDisposable {
     return (await this.control('GET', 'status')) as SimulatorStatus;
   }
 
-  async guestWrite(vm: string, request: object): Promise<{ bytes: number; extents: { offset: number; length: number }[] }> {
+  async guestWrite(
+    vm: string,
+    request: object,
+  ): Promise<{ bytes: number; extents: { offset: number; length: number }[] }> {
     const path = `vms/${encodeURIComponent(vm)}/write`;
     return (await this.control('POST', path, request)) as Awaited<ReturnType<Stack['guestWrite']>>;
   }

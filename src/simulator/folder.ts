@@ -83,6 +83,7 @@ function pieceBytes(world: World): number {
 }
 
 async function drained(response: ServerResponse): Promise<void> {
+  if (response.destroyed) return; // its close has been told already
   await new Promise<void>((resolve) => {
     const go = (): void => {
       response.off('drain', go);
