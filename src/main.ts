@@ -11,6 +11,15 @@ const parts: Parts = {
   hub: async (options) => (await import('#/hub/main.ts')).runHub(options),
   agent: async (options) => (await import('#/agent/main.ts')).runAgent(options),
   exportd: async (options) => (await import('#/exportd/main.ts')).runExportd(options),
+  simulator: async (options) => (await import('#/simulator/main.ts')).runSimulator(options),
+  simulatorControl: async (dir, method, path, body) => {
+    const { control, controlOf } = await import('#/simulator/client.ts');
+    return control(await controlOf(dir), method, path, body);
+  },
+  compareDisks: async (one, other, signal) => {
+    const { compareImages } = await import('#/qemu/img.ts');
+    return compareImages({ path: one, format: 'raw' }, { path: other, format: 'raw' }, signal);
+  },
 };
 
 /** Ctrl-C under npm or make arrives twice, from the terminal and passed on; only one that comes later means it. */

@@ -2,10 +2,12 @@
 import { agentCommands } from './agent.ts';
 import { backupCommands } from './backup.ts';
 import { chainCommands } from './chain.ts';
+import { demoCommands } from './demo.ts';
 import { jobCommands } from './job.ts';
 import { partCommands } from './parts.ts';
 import { repositoryCommands } from './repository.ts';
 import { restoreCommands } from './restore.ts';
+import { simulatorCommands } from './simulator.ts';
 import { sourceCommands } from './source.ts';
 import type { Command } from './spec.ts';
 import { statusCommands } from './status.ts';
@@ -14,6 +16,7 @@ import { vmCommands } from './vm.ts';
 
 export const commands: readonly Command[] = [
   ...upCommands,
+  ...demoCommands,
   ...statusCommands,
   ...sourceCommands,
   ...vmCommands,
@@ -24,6 +27,7 @@ export const commands: readonly Command[] = [
   ...restoreCommands,
   ...agentCommands,
   ...partCommands,
+  ...simulatorCommands,
 ];
 
 /** One line for each noun that has verbs. */

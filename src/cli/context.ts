@@ -47,11 +47,41 @@ export interface ExportdOptions {
   signal: AbortSignal;
 }
 
+export interface SimulatorFacts {
+  url: string;
+  thumbprint: string;
+  username: string;
+  passwordFile: string;
+  dir: string;
+  pid: number;
+}
+
+export interface SimulatorOptions {
+  dir: string;
+  listen: string;
+  scenario?: string;
+  username?: string;
+  passwordFile?: string;
+  log: Logger;
+  signal: AbortSignal;
+  /** Called once it serves. */
+  ready: (facts: SimulatorFacts) => void;
+}
+
 /** The parts of sendense, loaded only when a command asks for one. Each promise resolves when the part has stopped. */
 export interface Parts {
   hub(options: HubOptions): Promise<void>;
   agent(options: AgentOptions): Promise<void>;
   exportd(options: ExportdOptions): Promise<void>;
+  simulator(options: SimulatorOptions): Promise<void>;
+  /** One call of the control interface of the simulator that keeps its world in `dir`. */
+  simulatorControl(dir: string, method: string, path: string, body?: unknown): Promise<unknown>;
+  /** Compares size and every byte of two raw files as `qemu-img compare` sees them. */
+  compareDisks(
+    one: string,
+    other: string,
+    signal: AbortSignal,
+  ): Promise<{ identical: boolean; difference: string | null }>;
 }
 
 /** How a client command reaches the hub, as given on its command line. */

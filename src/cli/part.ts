@@ -98,8 +98,9 @@ export class Part<T> implements AsyncDisposable {
     const log = await open(logFile, 'a', 0o600);
     let child: ChildProcess;
     try {
+      // A part says what it has to say in its log and its ready file; what it prints is for a person who starts it alone.
       // A group of its own: Ctrl-C at the terminal reaches only us, and we stop the parts in order.
-      child = start(self[0], [...self.slice(1), ...args()], { stdio: ['pipe', log.fd, log.fd], detached: true });
+      child = start(self[0], [...self.slice(1), ...args()], { stdio: ['pipe', 'ignore', log.fd], detached: true });
     } finally {
       await log.close();
     }

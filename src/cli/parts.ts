@@ -7,7 +7,7 @@ import type { Context } from './context.ts';
 import { stateDir } from './discovery.ts';
 import { command } from './spec.ts';
 
-const EXIT_WITH_PARENT = {
+export const EXIT_WITH_PARENT = {
   exitWithParent: { help: 'stop when standard input is closed, so that no part outlives the program that started it' },
 } as const;
 

@@ -41,7 +41,7 @@ export async function cli(
   const stdout = new Captured();
   const stderr = new Captured({ isTTY: options.tty ?? false });
   const stdin = Object.assign(new PassThrough(), { isTTY: options.tty ?? false }) as unknown as NodeJS.ReadStream;
-  const refuse = async (): Promise<void> => Promise.reject(new SendenseError('INTERNAL', 'this test starts no parts'));
+  const refuse = async (): Promise<never> => Promise.reject(new SendenseError('INTERNAL', 'this test starts no parts'));
   const code = await runCli({
     argv,
     io: { stdin, stdout, stderr },
@@ -49,7 +49,14 @@ export async function cli(
     cwd: '/',
     version: '0.0.0',
     signal: new AbortController().signal,
-    parts: { hub: refuse, agent: refuse, exportd: refuse },
+    parts: {
+      hub: refuse,
+      agent: refuse,
+      exportd: refuse,
+      simulator: refuse,
+      simulatorControl: refuse,
+      compareDisks: refuse,
+    },
     self: [process.execPath],
     ...options,
   });

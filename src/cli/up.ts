@@ -206,7 +206,7 @@ async function answers(url: string, tokenFile: string): Promise<boolean> {
 }
 
 export function shellWord(text: string): string {
-  return /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`;
+  return /^[\w./:@=,+-]+$/.test(text) ? text : `'${text.replaceAll("'", String.raw`'\''`)}'`;
 }
 
 export async function untilStopped(signal: AbortSignal): Promise<void> {
