@@ -52,6 +52,7 @@ const AREAS: Record<string, Record<string, string>> = {
     agent: 'started by a command',
     exportd: 'started by a command',
     simulator: 'started by a command',
+    qemu: 'the demo compares its disks with qemu-img',
   },
 };
 
@@ -79,7 +80,11 @@ const ONLY_HERE: { module: RegExp; files: RegExp; reason: string }[] = [
   },
   { module: /^fast-xml-parser$/, files: /^src\/(agent\/vsphere|simulator)\//, reason: 'SOAP is vSphere only' },
   { module: /^undici$/, files: /^src\/(agent|hub)\//, reason: 'pinned and mutual TLS; everything else has fetch' },
-  { module: /^@peculiar\/x509$|^reflect-metadata$/, files: /^src\/hub\//, reason: 'the hub is the CA' },
+  {
+    module: /^@peculiar\/x509$|^reflect-metadata$/,
+    files: /^src\/(hub|simulator)\//,
+    reason: 'the hub is the CA; the simulator signs for itself',
+  },
   { module: /^commander$/, files: /^src\/cli\//, reason: 'the command line' },
   { module: /^pino$/, files: /^src\/lib\/log\.ts$/, reason: 'one form of log line' },
   {

@@ -85,6 +85,5 @@ function hubFetch(tls: ServerTls | null): typeof fetch {
   if (tls === null) return fetch;
   const { ca, cert, key } = tls;
   const dispatcher = new HttpAgent({ connect: { ca, cert, key, timeout: 10_000 } });
-  return ((input: string, init: RequestInit) =>
-    httpFetch(input, { ...init, dispatcher })) as unknown as typeof fetch;
+  return ((input: string, init: RequestInit) => httpFetch(input, { ...init, dispatcher })) as unknown as typeof fetch;
 }

@@ -13,7 +13,8 @@ import { loadVm } from './vsphere/inventory.ts';
 import type { VmRecord } from './vsphere/inventory.ts';
 import type { Session } from './vsphere/session.ts';
 import { removeOwnSnapshots, removeSnapshot } from './vsphere/snapshot-removal.ts';
-import { createSnapshot, readSnapshotDisks } from './vsphere/snapshot.ts';
+import { isTrackable } from './vsphere/decide.ts';
+import { freezeDisks } from './vsphere/freeze.ts';
 import type { SnapshotDisk } from './vsphere/devices.ts';
 import { SendenseError, toSendenseError } from '#/lib/errors.ts';
 import { Limit } from '#/lib/limit.ts';
@@ -122,7 +123,8 @@ async function takeSnapshot(run: ReplicationRun, ctx: ReplicateContext, vm: VmRe
   try {
     const description = JSON.stringify({ v: 1, job: run.request.jobId });
     const { quiesce } = run.request;
-    const made = await createSnapshot(ctx.session, vm.moref, { name, description, quiesce, signal: run.signal });
+    const tracking = { ...vm, changeTrackingEnabled: run.disks.some((disk) => disk.changeTracking) };
+    const made = await freezeDisks(ctx.session, vm.moref, { name, description, quiesce, tracking, signal: run.signal });
     const note = made.fellBackBecause === undefined ? null : `not quiesced: ${made.fellBackBecause}`;
     Object.assign(run.snapshot, {
       moref: made.moref,
@@ -130,10 +132,13 @@ async function takeSnapshot(run: ReplicationRun, ctx: ReplicateContext, vm: VmRe
       consistency: made.consistency,
       note,
     });
-    const config = await readSnapshotDisks(ctx.session, made.moref, run.signal);
-    run.vmConfigXml = config.configXml;
+    run.vmConfigXml = made.configXml;
+    for (const disk of run.disks) {
+      const frozen = made.disks.find((one) => one.uuid === disk.request.diskUuid);
+      disk.changeTracking &&= frozen !== undefined && isTrackable(frozen, tracking);
+    }
     run.changed();
-    return new TakenSnapshot(run, ctx, { moref: made.moref, disks: config.disks });
+    return new TakenSnapshot(run, ctx, { moref: made.moref, disks: made.disks });
   } catch (error) {
     // Cut off in the middle we do not know whether it was made: look for it by its name, which is ours alone.
     await removeOwnSnapshots(ctx.session, vm.moref, { name }, AbortSignal.timeout(REMOVE_TIMEOUT_MS));

@@ -40,7 +40,7 @@ export class ChangeLog implements AsyncDisposable {
   /** Forgets what was written after id `seq`. */
   async truncate(seq: number): Promise<void> {
     const bySeq = await this.#load();
-    for (const known of [...bySeq.keys()]) if (known > seq) bySeq.delete(known);
+    for (const known of bySeq.keys()) if (known > seq) bySeq.delete(known);
     const records: number[][] = [];
     for (const [known, set] of bySeq) for (const { offset, length } of set) records.push([known, offset, length]);
     await this.#journal.rewrite(records);

@@ -183,7 +183,7 @@ function folderOf(store: Store, path: string): string {
 }
 
 function freeDirectory(store: Store, name: string): string {
-  const plain = name.replaceAll(/[/\\%:*?"<>|[\]\u0000-\u001f]/g, '_');
+  const plain = name.replaceAll(/[/\\%:*?"<>|[\]\p{Cc}]/gu, '_');
   const used = new Set(store.state.vms.map((vm) => vm.directory));
   for (let number = 0; ; number++) {
     const candidate = number === 0 ? plain : `${plain}_${number}`;

@@ -24,13 +24,7 @@ export class SegmentFile implements AsyncDisposable {
     for (const piece of this.#pieces(offset, target.length)) {
       const handle = await this.#segment(piece.index, false);
       const part = target.subarray(piece.from, piece.from + piece.length);
-      let done = 0;
-      while (handle && done < part.length) {
-        const { bytesRead } = await handle.read(part, done, part.length - done, piece.position + done);
-        if (bytesRead === 0) break;
-        done += bytesRead;
-      }
-      part.fill(0, done);
+      part.fill(0, handle ? await fillFrom(handle, part, piece.position) : 0);
     }
   }
 
@@ -38,10 +32,7 @@ export class SegmentFile implements AsyncDisposable {
     for (const piece of this.#pieces(offset, data.length)) {
       const handle = await this.#segment(piece.index, true);
       const part = data.subarray(piece.from, piece.from + piece.length);
-      for (let done = 0; handle && done < part.length; ) {
-        const { bytesWritten } = await handle.write(part, done, part.length - done, piece.position + done);
-        done += bytesWritten;
-      }
+      if (handle) await writeAll(handle, part, piece.position);
     }
   }
 
@@ -98,5 +89,23 @@ async function openSegment(path: string, create: boolean): Promise<FileHandle | 
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
     return open(path, 'r+');
+  }
+}
+
+/** Reads as much of `part` as the file has; returns how much that was. */
+async function fillFrom(handle: FileHandle, part: Buffer, position: number): Promise<number> {
+  let done = 0;
+  while (done < part.length) {
+    const { bytesRead } = await handle.read(part, done, part.length - done, position + done);
+    if (bytesRead === 0) break;
+    done += bytesRead;
+  }
+  return done;
+}
+
+async function writeAll(handle: FileHandle, part: Buffer, position: number): Promise<void> {
+  for (let done = 0; done < part.length; ) {
+    const { bytesWritten } = await handle.write(part, done, part.length - done, position + done);
+    done += bytesWritten;
   }
 }

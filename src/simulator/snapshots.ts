@@ -20,7 +20,7 @@ export interface SnapshotRequest {
 }
 
 export function checkSnapshotAllowed(world: World, vm: VmState, request: SnapshotRequest): void {
-  if (request.name === '' || [...request.name].length > 80) throw invalidArgument('name');
+  if (request.name === '' || request.name.length > 80) throw invalidArgument('name');
   if (vm.connectionState !== 'connected') throw new VimFault('InvalidState', 'The VM is not connected to its host.');
   if (vm.template) throw new VimFault('NotSupported', 'A template cannot have snapshots.');
   const unfit = vm.disks.find(
@@ -119,7 +119,7 @@ export function subtree(vm: VmState, moref: string): Set<string> {
 /** Merges and removes every layer that no snapshot and no disk needs; leaves `consolidationNeeded` set if files are open. */
 export async function consolidate(world: World, vm: VmState): Promise<void> {
   let left = false;
-  for (const disk of [...vm.disks]) {
+  for (const disk of vm.disks) {
     const used = usedLayers(vm, disk);
     if (
       used.size === 0 &&
@@ -136,11 +136,15 @@ export async function consolidate(world: World, vm: VmState): Promise<void> {
       vm.disks = vm.disks.filter((entry) => entry !== disk);
       continue;
     }
-    while (!left && (await collapseOne(world, vm, disk))) world.store.save();
+    if (!left) await collapseAll(world, vm, disk);
     left ||= nextSuperfluous(vm, disk) !== undefined;
   }
   vm.consolidationNeeded = left;
   world.store.save();
+}
+
+async function collapseAll(world: World, vm: VmState, disk: DiskState): Promise<void> {
+  while (await collapseOne(world, vm, disk)) world.store.save();
 }
 
 function usedLayers(vm: VmState, disk: DiskState): Set<string> {

@@ -69,7 +69,7 @@ export function renderElement(name: string, declared: string, value: Value): str
     const xsi = value.type === declared ? '' : ` xsi:type="${value.type}"`;
     return `<${name}${xsi}>${renderFields(value)}</${name}>`;
   }
-  assert(!Array.isArray(value), `${name} is a single value`);
+  assert(typeof value !== 'object', `${name} is a single value`);
   return `<${name}>${escapeXml(String(value))}</${name}>`;
 }
 
@@ -77,7 +77,7 @@ function renderTyped(name: string, { type, many, value }: Typed): string {
   if (!many) {
     const basic = isBasicType(type) && type !== 'ref';
     if (value instanceof Ref || value instanceof Data) return renderElement(name, 'any', value);
-    assert(!Array.isArray(value), `${name} is a single value`);
+    assert(typeof value !== 'object', `${name} is a single value`);
     return `<${name} xsi:type="${basic ? 'xsd:' : ''}${type}">${escapeXml(String(value))}</${name}>`;
   }
   assert(Array.isArray(value), `${name} is a list`);
