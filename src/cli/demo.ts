@@ -47,7 +47,7 @@ export const demoCommands = [
       } finally {
         // A folder that shows what went wrong is kept.
         if (!demo.keeps && (identical || context.signal.aborted)) await rm(dir, { recursive: true });
-        else context.io.stderr.write(`everything is kept in ${dir}\n`);
+        else context.io.stderr.write(`${stays ? '\n' : ''}everything is kept in ${dir}\n`);
       }
       if (!identical)
         throw new SendenseError('IMAGE_DAMAGED', 'a restored disk differs from what it was at its snapshot');

@@ -42,6 +42,12 @@ test('a line never exceeds the terminal, so that rewinding stays right', () => {
   for (const line of out.text.trimEnd().split('\n')) assert.ok(width(line) <= 39, line);
 });
 
+test('a terminal that does not know its width is taken as 80 columns wide', () => {
+  const out = new Captured({ isTTY: true, columns: 0 });
+  openProgress(out).update(job);
+  assert.match(out.text, /25 %/);
+});
+
 test('a note stays above the bar', () => {
   const out = new Captured({ isTTY: true, columns: 200 });
   const view = openProgress(out);

@@ -35,7 +35,8 @@ class LiveBar implements ProgressView {
   }
 
   update(job: Job): void {
-    const columns = Math.max(20, (this.#out.columns ?? 80) - 1);
+    // A terminal that does not know its size says 0.
+    const columns = Math.max(20, (this.#out.columns || 80) - 1);
     const lines = [summaryLine(job, bar(job)), ...diskLines(job)].map((line) => cut(line, columns));
     this.#out.write(`${this.#rewind()}${lines.join('\n')}\n`);
     this.#drawn = lines.length;

@@ -78,13 +78,19 @@ async function confirmed(context: Context, hub: HubClient, address: string): Pro
     throw new SendenseError(
       'USAGE',
       'without a terminal the certificate is confirmed with --thumbprint; compare the one below with the server',
-      { details: { sha256: certificate.sha256, subject: certificate.subject, issuer: certificate.issuer } },
+      {
+        details: {
+          sha256: certificate.sha256,
+          subject: oneLine(certificate.subject),
+          issuer: oneLine(certificate.issuer),
+        },
+      },
     );
   }
   context.io.stderr.write(
     `${address} shows this certificate:\n${facts([
-      ['  subject', certificate.subject],
-      ['  issuer', certificate.issuer],
+      ['  subject', oneLine(certificate.subject)],
+      ['  issuer', oneLine(certificate.issuer)],
       ['  valid until', instant(certificate.validUntil)],
       ['  SHA-256', certificate.sha256],
       ['  SHA-1', certificate.sha1],
@@ -94,4 +100,9 @@ async function confirmed(context: Context, hub: HubClient, address: string): Pro
     throw new SendenseError('CANCELLED', 'the certificate was not confirmed; nothing was sent and nothing added');
   }
   return certificate.sha256;
+}
+
+/** Node gives the parts of a distinguished name on lines of their own. */
+function oneLine(name: string): string {
+  return name.trim().replaceAll('\n', ', ');
 }

@@ -9,6 +9,7 @@ import type { Routes } from '#/api/routes.ts';
 import type { Route } from '#/api/route.ts';
 import { ERRORS, SendenseError, toSendenseError } from '#/lib/errors.ts';
 import { runCli } from './cli.ts';
+import type { Parts } from './context.ts';
 import type { CliOptions } from './cli.ts';
 
 export class Captured {
@@ -33,6 +34,17 @@ export interface Outcome {
   stderr: string;
 }
 
+const refuse = async (): Promise<never> => Promise.reject(new SendenseError('INTERNAL', 'this test starts no parts'));
+
+export const NO_PARTS: Parts = {
+  hub: refuse,
+  agent: refuse,
+  exportd: refuse,
+  simulator: refuse,
+  simulatorControl: refuse,
+  compareDisks: refuse,
+};
+
 /** Runs a command line with nothing of the machine's environment. */
 export async function cli(
   argv: readonly string[],
@@ -41,7 +53,6 @@ export async function cli(
   const stdout = new Captured();
   const stderr = new Captured({ isTTY: options.tty ?? false });
   const stdin = Object.assign(new PassThrough(), { isTTY: options.tty ?? false }) as unknown as NodeJS.ReadStream;
-  const refuse = async (): Promise<never> => Promise.reject(new SendenseError('INTERNAL', 'this test starts no parts'));
   const code = await runCli({
     argv,
     io: { stdin, stdout, stderr },
@@ -49,14 +60,7 @@ export async function cli(
     cwd: '/',
     version: '0.0.0',
     signal: new AbortController().signal,
-    parts: {
-      hub: refuse,
-      agent: refuse,
-      exportd: refuse,
-      simulator: refuse,
-      simulatorControl: refuse,
-      compareDisks: refuse,
-    },
+    parts: NO_PARTS,
     self: [process.execPath],
     ...options,
   });
