@@ -13,7 +13,9 @@ import { SendenseError } from '#/lib/errors.ts';
 import type { Context, SimulatorFacts } from './context.ts';
 import { allIdentical, reportDisk, reportTable, secondsOf } from './demo-report.ts';
 import type { PointReport } from './demo-report.ts';
+import { clean } from './format.ts';
 import { Part } from './part.ts';
+import { say } from './progress.ts';
 import { simulatorReady } from './simulator.ts';
 import { command } from './spec.ts';
 import { both, shellWord, untilStopped, Up } from './up.ts';
@@ -102,7 +104,7 @@ class Demo {
         self,
         args: () => ['simulator', 'run', '--exit-with-parent', '--listen', '127.0.0.1:0', '--dir', this.#vcenter],
         logFile: join(logs, 'simulator.log'),
-        notice: (line) => void io.stderr.write(`${line}\n`),
+        notice: (line) => say(io.stderr, clean(line)),
         ready: async (pid) => simulatorReady(this.#vcenter, pid),
       },
       signal,
@@ -221,7 +223,7 @@ class Demo {
 
   #say(line: string): void {
     const { json, io } = this.#context;
-    if (!json || io.stderr.isTTY === true) io.stderr.write(`${line}\n`);
+    if (!json || io.stderr.isTTY === true) say(io.stderr, line);
   }
 }
 

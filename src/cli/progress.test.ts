@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Job } from '#/api/job.ts';
 import { width } from './format.ts';
-import { openProgress } from './progress.ts';
+import { openProgress, say } from './progress.ts';
 import { Captured, JOB } from './test-kit.ts';
 
 const job = Job.parse(JOB);
@@ -71,6 +71,20 @@ test('in a pipe there are plain lines: at each change of state and otherwise eve
   assert.match(lines[1] ?? '', /copying {2}0 %/);
   assert.equal(lines[4], 'backup of web-01  completed');
   assert.ok(!out.text.includes('\u001B'));
+});
+
+test('lines of others go above a bar that is being drawn and plainly where there is none', () => {
+  const out = new Captured({ isTTY: true, columns: 200 });
+  say(out, 'before');
+  const view = openProgress(out);
+  view.update(job);
+  out.text = '';
+  say(out, 'hub: warn: slow');
+  assert.equal(out.text, '\u001B[3A\u001B[0Jhub: warn: slow\n');
+  view.close();
+  out.text = '';
+  say(out, 'after');
+  assert.equal(out.text, 'after\n');
 });
 
 test('a stall is said instead of a rate', () => {

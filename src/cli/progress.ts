@@ -21,6 +21,16 @@ export function openProgress(out: Out, nowMs: () => number = () => performance.n
   return out.isTTY ? new LiveBar(out) : new PlainLines(out, nowMs);
 }
 
+/** The bar drawn on an output, so that other lines go above it instead of through it. */
+const live = new WeakMap<Out, ProgressView>();
+
+/** A line that stays, whether or not a bar is being drawn there. */
+export function say(out: Out, line: string): void {
+  const view = live.get(out);
+  if (view) view.note(line);
+  else out.write(`${line}\n`);
+}
+
 /** Says nothing: for `--json` in a pipe. */
 export function silentProgress(): ProgressView {
   return { update: () => undefined, note: () => undefined, close: () => undefined };
@@ -32,6 +42,7 @@ class LiveBar implements ProgressView {
 
   constructor(out: Out) {
     this.#out = out;
+    live.set(out, this);
   }
 
   update(job: Job): void {
@@ -50,6 +61,7 @@ class LiveBar implements ProgressView {
   close(): void {
     this.#out.write(this.#rewind());
     this.#drawn = 0;
+    live.delete(this.#out);
   }
 
   #rewind(): string {

@@ -15,6 +15,7 @@ import { clean } from './format.ts';
 import { Part } from './part.ts';
 import { address } from './parts.ts';
 import type { PartSpec } from './part.ts';
+import { say } from './progress.ts';
 import { readJson, StateLock, waitForLeftovers } from './state-lock.ts';
 import { command } from './spec.ts';
 
@@ -123,7 +124,7 @@ function base(context: Context, state: string, name: string): Omit<PartSpec<neve
     name,
     self: context.self,
     logFile: join(state, 'logs', `${name}.log`),
-    notice: (line) => void context.io.stderr.write(`${clean(line)}\n`),
+    notice: (line) => say(context.io.stderr, clean(line)),
   };
 }
 
