@@ -104,6 +104,11 @@ export class FakePeer {
     }
   }
 
+  /** Bytes received and not yet asked for. */
+  get buffered(): number {
+    return this.#size;
+  }
+
   async bytes(count: number): Promise<Buffer> {
     while (this.#size < count) {
       if (this.#ended) throw new PeerGone();
