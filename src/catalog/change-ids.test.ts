@@ -93,6 +93,7 @@ async function everythingABackupDoes(catalog: Catalog, turnClock: (ms: number) =
       catalog.jobLog.list(lease.jobId),
     ]);
     await Promise.all([catalog.jobs.resources(lease.jobId), catalog.jobs.listOpen(), catalog.jobs.list()]);
+    await catalog.jobs.get(lease.jobId);
     const id = backups[0]?.id ?? '';
     await Promise.all([
       catalog.backupJobs.parentsToFull(id),

@@ -16,7 +16,7 @@ export class Settings {
   }
 
   async set(key: string, value: unknown): Promise<void> {
-    const row = SETTING.row({ key, value });
+    const row = rowOf(key, value);
     await this.#on.db
       .insertInto('settings')
       .values(row)
@@ -28,7 +28,7 @@ export class Settings {
   async setOnce(key: string, value: unknown): Promise<unknown> {
     await this.#on.db
       .insertInto('settings')
-      .values(SETTING.row({ key, value }))
+      .values(rowOf(key, value))
       .onConflict((conflict) => conflict.column('key').doNothing())
       .execute();
     return this.get(key);
@@ -37,4 +37,9 @@ export class Settings {
   async remove(key: string): Promise<void> {
     await this.#on.db.deleteFrom('settings').where('key', '=', key).execute();
   }
+}
+
+/** Unlike other columns of JSON this one is never empty: `null` is a value like any other. */
+function rowOf(key: string, value: unknown): ReturnType<typeof SETTING.row> {
+  return { ...SETTING.row({ key, value }), value: JSON.stringify(value) };
 }
