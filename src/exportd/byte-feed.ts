@@ -12,6 +12,7 @@ export class ByteFeed {
   feed(chunk: Buffer): void {
     if (this.#ended !== undefined) return;
     if (this.#bytes.length + chunk.length > MAX_AHEAD_BYTES) {
+      this.#bytes = Buffer.alloc(0);
       return this.end(new SendenseError('NBD_PROTOCOL', 'the peer sends more than the negotiation needs'));
     }
     this.#bytes = this.#bytes.length === 0 ? Buffer.from(chunk) : Buffer.concat([this.#bytes, chunk]);
@@ -21,7 +22,7 @@ export class ByteFeed {
     waiting.resolve(this.#take(waiting.length));
   }
 
-  /** No more comes; what waits, and whoever reads from now on, gets the error. */
+  /** No more comes: whoever wants more than what is here gets the error. */
   end(error: unknown): void {
     this.#ended ??= error;
     this.#waiting?.reject(this.#ended);
@@ -30,8 +31,8 @@ export class ByteFeed {
 
   /** Exactly `length` bytes. One read at a time. */
   async read(length: number): Promise<Buffer> {
-    if (this.#ended !== undefined) throw this.#ended;
     if (this.#bytes.length >= length) return this.#take(length);
+    if (this.#ended !== undefined) throw this.#ended;
     const { promise, resolve, reject } = Promise.withResolvers<Buffer>();
     this.#waiting = { length, resolve, reject };
     return promise;

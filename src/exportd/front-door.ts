@@ -80,7 +80,7 @@ class Door {
   constructor(options: FrontDoorOptions, credentials: TlsOptions) {
     this.#options = options;
     this.#log = options.log;
-    this.#tls = createTlsServer(credentials, (secure) => this.#settle(secure)?.resolve(secure));
+    this.#tls = createTlsServer(credentials, (secure) => this.#verify(secure));
     this.#tls.on('tlsClientError', (error, secure) => {
       this.#settle(secure)?.reject(tlsError(error));
     });
@@ -205,6 +205,14 @@ class Door {
     }
   }
 
+  /** The only place where a certificate is accepted. */
+  #verify(secure: TLSSocket): void {
+    const waiting = this.#settle(secure);
+    if (secure.authorized && waiting) return waiting.resolve(secure);
+    waiting?.reject(new SendenseError('TLS_FAILED', `client certificate: ${String(secure.authorizationError)}`));
+    secure.destroy();
+  }
+
   #settle(secure: TLSSocket): PromiseWithResolvers<TLSSocket> | undefined {
     secure.on('error', () => undefined); // every end is seen as a close
     return this.#securing.get(keyOf(secure));
@@ -235,7 +243,8 @@ async function readCredentials(dir: string): Promise<TlsOptions> {
     key: await read('server-key.pem'),
     ...(crl && { crl }),
     requestCert: true,
-    rejectUnauthorized: true,
+    // Refused all the same, in `#verify`: the TLS server itself would not tell whom and why.
+    rejectUnauthorized: false,
     minVersion: 'TLSv1.3',
     handshakeTimeout: HANDSHAKE_MS,
     // Every connection shows its certificate anew, so a renewed authority counts at once.

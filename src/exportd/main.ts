@@ -19,6 +19,8 @@ import type { FrontDoor } from './front-door.ts';
 import { StatusFile, openRunFolder, readStatusFile } from './run-folder.ts';
 import { Supervisor } from './supervisor.ts';
 
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
 export interface ExportdOptions {
   configDir: string;
   /** Sockets, pid file, status file; made when missing, mode 0700. */
@@ -38,6 +40,8 @@ export async function runExportd(options: ExportdOptions): Promise<void> {
   let reloadWanted = (): void => undefined;
   const onHangup = (): void => reloadWanted();
   process.on('SIGHUP', onHangup);
+  // Without exports and front door nothing else would keep the process waiting for the next SIGHUP.
+  const alive = setInterval(() => undefined, LONGEST_TIMER_MS);
   try {
     await using folder = await openRunFolder(options.runDir);
     const daemon = await Exportd.open(options, folder.sockets, folder.statusFile);
@@ -48,6 +52,7 @@ export async function runExportd(options: ExportdOptions): Promise<void> {
     await daemon.stop();
     log.info('export daemon stopped');
   } finally {
+    clearInterval(alive);
     process.off('SIGHUP', onHangup);
   }
 }
