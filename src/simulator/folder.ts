@@ -15,17 +15,27 @@ interface DatastoreFile {
   sizeBytes: number;
   /** Key in World.openLayers, for files that hold data of a disk. */
   layer?: string;
+  /** The host that runs the VM holds the file: nobody else can open it. */
+  locked?: boolean;
   read(offset: number, target: Buffer): Promise<void>;
 }
 
 export async function answerFolder(world: World, request: IncomingMessage, response: ServerResponse): Promise<void> {
   const refuse = (status: number): void => void response.writeHead(status).end();
-  if (!mayRead(world, request)) return refuse(401);
+  world.counters.request(`folder ${request.method}`);
+  if (!mayRead(world, request)) {
+    response.writeHead(401, { 'www-authenticate': 'Basic realm="simulator"' }).end();
+    return;
+  }
   if (request.method !== 'GET' && request.method !== 'HEAD') return refuse(405);
   const rule = takeFault(world.settings, 'folder', false);
   if (rule) return refuse(Number(rule.fault) || 500);
-  const file = findFile(world, new URL(request.url ?? '/', 'https://simulator'));
+  const url = URL.parse(request.url ?? '/', 'https://simulator');
+  const path = url && decodePath(url);
+  if (path === undefined || path === null) return refuse(400);
+  const file = findFile(world, url?.searchParams ?? new URLSearchParams(), path);
   if (!file) return refuse(404);
+  if (file.locked) return refuse(500);
   const range = world.settings.ignoreRange ? undefined : parseRange(request.headers.range, file.sizeBytes);
   if (range === 'unsatisfiable') {
     response.writeHead(416, { 'content-range': `bytes */${file.sizeBytes}` }).end();
@@ -106,11 +116,20 @@ function parseRange(
   return offset >= sizeBytes || last < offset ? 'unsatisfiable' : { offset, length: last - offset + 1 };
 }
 
-function findFile(world: World, url: URL): DatastoreFile | undefined {
-  const datastore = url.searchParams.get('dsName');
-  const datacenter = url.searchParams.get('dcPath');
-  if (datacenter !== null && datacenter !== escapeName(world.store.state.datacenter)) return undefined;
-  const path = decodeURIComponent(url.pathname.replace(/^\/folder\//, ''));
+/** The path on the datastore; undefined when it is not well-formed or leaves its folder. */
+function decodePath(url: URL): string | undefined {
+  try {
+    const path = decodeURIComponent(url.pathname.replace(/^\/folder\//, ''));
+    return path.split('/').includes('..') ? undefined : path;
+  } catch {
+    return undefined;
+  }
+}
+
+function findFile(world: World, query: URLSearchParams, path: string): DatastoreFile | undefined {
+  const datastore = query.get('dsName');
+  const datacenter = query.get('dcPath')?.replaceAll(/^\/+|\/+$/g, '');
+  if (datacenter !== undefined && datacenter !== escapeName(world.store.state.datacenter)) return undefined;
   const slash = path.indexOf('/');
   const [directory, name] = [path.slice(0, slash), path.slice(slash + 1)];
   const vm = world.vms.find((one) => one.directory === directory && one.datastore === datastore);
@@ -132,7 +151,11 @@ function extent(
 ): DatastoreFile | undefined {
   if (layer.parent !== undefined) return undefined; // a delta cannot be had this way
   const opened = world.disk(vm, disk);
+  // NFS lets others read what the guest no longer writes to; VMFS lets nobody near a running VM's disks.
+  const onVmfs = world.datastore(vm.datastore)?.type === 'VMFS';
+  const locked = vm.powerState === 'poweredOn' && (onVmfs || (disk.present && disk.head === layer.id));
   return {
+    locked,
     name: `[${vm.datastore}] ${vm.directory}/${extentFileName(layer.fileName, true)}`,
     sizeBytes: layer.capacityBytes,
     layer: opened.layerPath(layer.id),

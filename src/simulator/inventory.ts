@@ -45,9 +45,10 @@ export function propertiesOf(world: World, session: Session | undefined, ref: Re
   const { state } = world.store;
   switch (ref.type) {
     case 'ServiceInstance':
+      if (!same(ref, SERVICE_INSTANCE)) return undefined;
       return { content: () => serviceContent(world), serverClock: () => now().toString() };
     case 'SessionManager':
-      return sessionManager(world, session);
+      return same(ref, SINGLETONS.SessionManager) ? sessionManager(world, session) : undefined;
     case 'Folder':
       return folder(world, ref);
     case 'Datacenter':
@@ -76,8 +77,10 @@ export function propertiesOf(world: World, session: Session | undefined, ref: Re
     }
     case 'ContainerView':
       return containerView(world, session, ref.id);
+    case 'PropertyFilter':
+      return session?.objects.has(ref.id) ? {} : undefined;
     default:
-      return undefined;
+      return Object.values(SINGLETONS).some((one) => same(one, ref)) || session?.objects.has(ref.id) ? {} : undefined;
   }
 }
 
@@ -251,6 +254,7 @@ function datastore(world: World, state: DatastoreState): Properties {
         url,
         freeSpace: state.capacityBytes,
         maxFileSize: 64 * 1024 ** 4,
+        ...volume(state),
       }),
     summary: () =>
       new Data('DatastoreSummary', {
@@ -277,6 +281,26 @@ function datastore(world: World, state: DatastoreState): Properties {
     ],
     vm: () => world.vms.filter((vm) => vm.datastore === state.name).map(vmRef),
     browser: () => new Ref('HostDatastoreBrowser', `datastoreBrowser-${state.moref}`),
+  };
+}
+
+function volume(state: DatastoreState): { nas: Data } | { vmfs: Data } {
+  const common = { type: state.type, name: state.name, capacity: state.capacityBytes };
+  if (state.type === 'NFS') {
+    const share = { remoteHost: 'nfs.simulator.example', remotePath: `/${state.name}` };
+    return { nas: new Data('HostNasVolume', { ...common, ...share }) };
+  }
+  return {
+    vmfs: new Data('HostVmfsVolume', {
+      ...common,
+      blockSizeMb: 1,
+      maxBlocks: 63_963_136,
+      majorVersion: 6,
+      version: '6.82',
+      uuid: state.moref,
+      extent: [new Data('HostScsiDiskPartition', { diskName: `naa.${state.moref}`, partition: 1 })],
+      vmfsUpgradable: false,
+    }),
   };
 }
 

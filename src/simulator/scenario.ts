@@ -8,6 +8,7 @@ import type { Settings } from './settings.ts';
 import type { ConnectionState, ControllerState, DiskDevice, PowerState, ToolsState } from './state.ts';
 
 const MAX_DISK_BYTES = 64 * 1024 ** 4;
+const MAX_DISKS = 60;
 
 export interface ScenarioDisk {
   sizeBytes: number;
@@ -156,7 +157,12 @@ function readVm(value: unknown, index: number): ScenarioVm {
     disks: section.list('disks').map((disk, at) => readDisk(disk, `vms[${index}].disks[${at}]`)),
   };
   section.end();
-  if (vm.disks.length > 240) throw invalid(`vms[${index}].disks`, 'a VM has at most 240 disks');
+  if (vm.disks.length > MAX_DISKS) throw invalid(`vms[${index}].disks`, `a VM has at most ${MAX_DISKS} disks`);
+  checkUnique(
+    `vms[${index}].disks`,
+    'uuid',
+    vm.disks.flatMap((disk) => (disk.uuid === undefined ? [] : [disk.uuid.toLowerCase()])),
+  );
   return vm;
 }
 

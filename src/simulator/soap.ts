@@ -1,17 +1,20 @@
 /** `/sdk`: SOAP 1.1 in, SOAP 1.1 out. As strict as a real server about names, order and types of elements. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { gzipSync } from 'node:zlib';
 import { sleep } from '#/lib/clock.ts';
 import { readArguments, readRef } from './arguments.ts';
 import { fileFault, invalidRequest, notAuthenticated, objectNotFound, VimFault } from './faults.ts';
 import { propertiesOf, VERSION } from './inventory.ts';
 import type { Call, Method } from './method.ts';
 import { returnval } from './method.ts';
+import { EVENT_METHODS } from './methods-event.ts';
 import { PROPERTY_METHODS } from './methods-property.ts';
 import { SESSION_METHODS } from './methods-session.ts';
 import { VM_METHODS } from './methods-vm.ts';
 import { missingForExpired } from './property-collector.ts';
 import type { Session } from './sessions.ts';
 import { takeFault } from './settings.ts';
+import { UPDATE_METHODS } from './updates.ts';
 import { Data, renderElement } from './values.ts';
 import type { Ref } from './values.ts';
 import { isKindOf } from './vim-types.ts';
@@ -19,7 +22,13 @@ import type { World } from './world.ts';
 import { escapeXml, parseXml, XmlError } from './xml.ts';
 import type { XmlElement } from './xml.ts';
 
-const METHODS: Readonly<Record<string, Method>> = { ...SESSION_METHODS, ...PROPERTY_METHODS, ...VM_METHODS };
+const METHODS: Readonly<Record<string, Method>> = {
+  ...SESSION_METHODS,
+  ...PROPERTY_METHODS,
+  ...UPDATE_METHODS,
+  ...VM_METHODS,
+  ...EVENT_METHODS,
+};
 const ENVELOPE = 'http://schemas.xmlsoap.org/soap/envelope/';
 const MAX_BODY_BYTES = 8 * 1024 * 1024;
 
@@ -37,12 +46,16 @@ interface Answer {
 export async function answerSoap(world: World, request: IncomingMessage, response: ServerResponse): Promise<void> {
   const text = await readBody(request);
   if (world.settings.latencyMs > 0) await sleep(world.settings.latencyMs, world.signal);
-  const answer = await run(world, text, request);
+  const gone = new AbortController();
+  response.once('close', () => gone.abort());
+  const answer = await run(world, text, request, AbortSignal.any([world.signal, gone.signal]));
+  const zipped = answer.body.length > 1400 && /\bgzip\b/.test(String(request.headers['accept-encoding']));
   response.writeHead(answer.status, {
     'content-type': 'text/xml; charset=utf-8',
+    ...(zipped && { 'content-encoding': 'gzip' }),
     ...(answer.cookie !== undefined && { 'set-cookie': answer.cookie }),
   });
-  response.end(answer.body);
+  response.end(zipped ? gzipSync(answer.body, { level: 1 }) : answer.body);
 }
 
 export async function readBody(request: IncomingMessage): Promise<string> {
@@ -56,13 +69,13 @@ export async function readBody(request: IncomingMessage): Promise<string> {
   return Buffer.concat(chunks).toString('utf8');
 }
 
-async function run(world: World, text: string, request: IncomingMessage): Promise<Answer> {
+async function run(world: World, text: string, request: IncomingMessage, signal: AbortSignal): Promise<Answer> {
   let cookie: string | undefined;
   try {
     const element = bodyOf(text);
-    const method = METHODS[element.name];
-    world.counters.request(element.name);
+    const method = Object.hasOwn(METHODS, element.name) ? METHODS[element.name] : undefined;
     if (!method) throw new VimFault('MethodNotFound', `There is no method ${element.name}`, { method: element.name });
+    world.counters.request(element.name);
     const [first, ...rest] = element.children;
     if (first?.name !== '_this') throw invalidRequest(`Method ${element.name} begins with _this`);
     const self = readRef(first);
@@ -73,8 +86,6 @@ async function run(world: World, text: string, request: IncomingMessage): Promis
     if (session) session.calls++;
     injectFault(world, element.name);
     checkObject(world, session, self);
-    const aborted = new AbortController();
-    request.on('close', () => aborted.abort());
     const call: Call = {
       world,
       session,
@@ -82,7 +93,7 @@ async function run(world: World, text: string, request: IncomingMessage): Promis
       args,
       cookie: request.headers.cookie,
       userAgent: request.headers['user-agent'] ?? '',
-      signal: AbortSignal.any([world.signal, aborted.signal]),
+      signal,
       setSession: (made: Session) => {
         cookie = `vmware_soap_session="${made.token}"; Path=/; HttpOnly; Secure;`;
       },
@@ -92,7 +103,7 @@ async function run(world: World, text: string, request: IncomingMessage): Promis
   } catch (error) {
     if (error instanceof VimFault) return faultAnswer(error);
     if (error instanceof XmlError) return faultAnswer(invalidRequest(error.message));
-    world.log.error({ err: error }, 'a method failed');
+    if (!signal.aborted) world.log.error({ err: error }, 'a method failed');
     return faultAnswer(new VimFault('SystemError', 'A general system error occurred'));
   }
 }
@@ -123,8 +134,7 @@ function injectFault(world: World, method: string): void {
 }
 
 function checkObject(world: World, session: Session | undefined, self: Ref): void {
-  const stateless = ['PropertyCollector', 'ViewManager', 'SearchIndex', 'ServiceInstance', 'SessionManager'];
-  if (!stateless.includes(self.type) && !propertiesOf(world, session, self)) throw objectNotFound(self);
+  if (!propertiesOf(world, session, self)) throw objectNotFound(self);
 }
 
 function ok(method: string, content: string): Answer {

@@ -320,9 +320,24 @@ VirtualVmxnet < VirtualEthernetCard:
 VirtualVmxnet3 < VirtualVmxnet: uptv2Enabled:boolean?
 DatastoreInfo: name url freeSpace:long maxFileSize:long maxVirtualDiskCapacity:long? maxMemoryFileSize:long?
   timestamp:dateTime?
-NasDatastoreInfo < DatastoreInfo:
-VmfsDatastoreInfo < DatastoreInfo:
+NasDatastoreInfo < DatastoreInfo: nas:HostNasVolume?
+VmfsDatastoreInfo < DatastoreInfo: maxPhysicalRDMFileSize:long? maxVirtualRDMFileSize:long? vmfs:HostVmfsVolume?
+HostFileSystemVolume: type name capacity:long
+HostNasVolume < HostFileSystemVolume: remoteHost remotePath userName? remoteHostNames* securityType?
+  protocolEndpoint:boolean?
+HostVmfsVolume < HostFileSystemVolume: blockSizeMb:int blockSize:int? unmapGranularity:int? unmapPriority?
+  unmapBandwidthSpec:any? maxBlocks:int majorVersion:int version uuid extent:HostScsiDiskPartition+
+  vmfsUpgradable:boolean forceMountedInfo:any? ssd:boolean? local:boolean? scsiDiskType?
+HostScsiDiskPartition: diskName partition:int
 VirtualTPM < VirtualDevice:
+StoragePod < Folder:
+VirtualApp < ResourcePool: parentFolder:ref? parentVApp:ref?
+DistributedVirtualSwitch < ManagedEntity: uuid? portgroup:ref*
+VmwareDistributedVirtualSwitch < DistributedVirtualSwitch:
+DistributedVirtualPortgroup < Network: key? portKeys*
+OpaqueNetwork < Network:
+PropertyCollector: filter:ref*
+PropertyFilter: spec:PropertyFilterSpec? partialUpdates:boolean?
 `;
 
 interface TypeEntry {
