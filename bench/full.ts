@@ -105,7 +105,7 @@ async function makeSource(path: string, mib: number): Promise<void> {
   }
 }
 
-async function serveRaw(path: string, socket: string, pidFile: string): Promise<AsyncDisposable> {
+export async function serveRaw(path: string, socket: string, pidFile: string): Promise<AsyncDisposable> {
   const child = start('qemu-storage-daemon', [
     '--blockdev',
     JSON.stringify({ driver: 'raw', 'node-name': 'n', 'read-only': true, file: { driver: 'file', filename: path } }),
@@ -126,7 +126,7 @@ async function serveRaw(path: string, socket: string, pidFile: string): Promise<
   };
 }
 
-async function startExportd(dir: string): Promise<AsyncDisposable & { of: Exports }> {
+export async function startExportd(dir: string): Promise<AsyncDisposable & { of: Exports }> {
   const [configDir, runDir] = [join(dir, 'c'), join(dir, 'r')];
   await mkdir(configDir);
   const child = start(process.execPath, [here('../src/main.ts'), 'exportd', '--config', configDir, '--run', runDir]);

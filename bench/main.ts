@@ -1,6 +1,7 @@
 /** `npm run bench -- NAME [--json] [--pairs N] [--mib N]`: ratios measured in one run against public tools, never a test. */
 import { parseArgs } from 'node:util';
 import { full } from './full.ts';
+import { incremental } from './incremental.ts';
 import { overhead } from './overhead.ts';
 
 export interface BenchOptions {
@@ -8,7 +9,11 @@ export interface BenchOptions {
   mib: number;
 }
 
-const BENCHMARKS: Record<string, (options: BenchOptions) => Promise<Record<string, unknown>>> = { full, overhead };
+const BENCHMARKS: Record<string, (options: BenchOptions) => Promise<Record<string, unknown>>> = {
+  full,
+  incremental,
+  overhead,
+};
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
