@@ -303,7 +303,8 @@ Task < ExtensibleManagedObject: info:TaskInfo?
 ServiceInstance: serverClock:dateTime? capability:any? content:ServiceContent?
 SessionManager: sessionList:UserSession* currentSession:UserSession? message? messageLocaleList*
   supportedLocaleList* defaultLocale?
-ManagedObjectView: view:ref*
+View:
+ManagedObjectView < View: view:ref*
 ContainerView < ManagedObjectView: container:ref? type* recursive:boolean?
 VirtualDeviceBackingInfo:
 VirtualDeviceFileBackingInfo < VirtualDeviceBackingInfo: fileName datastore:ref? backingObjectId?

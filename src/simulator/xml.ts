@@ -23,6 +23,9 @@ const parser = new XMLParser({
   parseTagValue: false,
   parseAttributeValue: false,
   trimValues: false,
+  // It would leave numbers such as &#39; as they are; decodeXml does them all.
+  processEntities: false,
+  cdataPropName: '#cdata',
   ignoreDeclaration: true,
   ignorePiTags: true,
 });
@@ -48,7 +51,7 @@ function elementNodes(nodes: unknown): RawNode[] {
 }
 
 function nameOf(node: RawNode): string | undefined {
-  return Object.keys(node).find((key) => key !== ':@' && key !== '#text' && !key.startsWith('?'));
+  return Object.keys(node).find((key) => key !== ':@' && !key.startsWith('#') && !key.startsWith('?'));
 }
 
 function toElement(node: RawNode, outer: Map<string, string>, depth: number): XmlElement {
@@ -57,15 +60,15 @@ function toElement(node: RawNode, outer: Map<string, string>, depth: number): Xm
   const raw = (node[':@'] ?? {}) as Record<string, string>;
   const scope = new Map(outer);
   for (const [key, value] of Object.entries(raw)) {
-    if (key === 'xmlns') scope.set('', value);
-    else if (key.startsWith('xmlns:')) scope.set(key.slice(6), value);
+    if (key === 'xmlns') scope.set('', decodeXml(value));
+    else if (key.startsWith('xmlns:')) scope.set(key.slice(6), decodeXml(value));
   }
   const content = node[tag] as RawNode[];
   const attributes = new Map<string, string>();
   for (const [key, value] of Object.entries(raw)) {
     if (key === 'xmlns' || key.startsWith('xmlns:')) continue;
     const name = split(key, scope, false);
-    attributes.set(name.namespace === '' ? name.local : `{${name.namespace}}${name.local}`, value);
+    attributes.set(name.namespace === '' ? name.local : `{${name.namespace}}${name.local}`, decodeXml(value));
   }
   const name = split(tag, scope, true);
   const xsiType = attributes.get(`{${XSI}}type`);
@@ -74,7 +77,7 @@ function toElement(node: RawNode, outer: Map<string, string>, depth: number): Xm
     name: name.local,
     attributes,
     children: elementNodes(content).map((child) => toElement(child, scope, depth + 1)),
-    text: content.map((child) => (typeof child['#text'] === 'string' ? child['#text'] : '')).join(''),
+    text: content.map(textOf).join(''),
     xsiType: xsiType?.slice(xsiType.indexOf(':') + 1),
   };
 }
@@ -85,6 +88,25 @@ function split(tag: string, scope: Map<string, string>, useDefault: boolean): { 
   const namespace = scope.get(tag.slice(0, colon));
   if (namespace === undefined) throw new XmlError(`prefix of ${tag} is not declared`);
   return { namespace, local: tag.slice(colon + 1) };
+}
+
+function textOf(node: RawNode): string {
+  if (typeof node['#text'] === 'string') return decodeXml(node['#text']);
+  return Array.isArray(node['#cdata'])
+    ? (node['#cdata'] as RawNode[]).map((part) => (typeof part['#text'] === 'string' ? part['#text'] : '')).join('')
+    : '';
+}
+
+const NAMED: Readonly<Record<string, string>> = { lt: '<', gt: '>', amp: '&', quot: '"', apos: "'" };
+
+function decodeXml(text: string): string {
+  return text.replaceAll(/&([^;\s]{0,12});?/g, (reference: string, name: string) => {
+    const number = /^#(?:x([0-9a-f]{1,6})|(\d{1,7}))$/i.exec(name);
+    const code = number?.[1] === undefined ? Number(number?.[2]) : Number.parseInt(number[1], 16);
+    const character = number && code > 0 && code <= 0x10_ffff ? String.fromCodePoint(code) : NAMED[name];
+    if (character === undefined || !reference.endsWith(';')) throw new XmlError(`${reference} is not known`);
+    return character;
+  });
 }
 
 export function escapeXml(text: string): string {
