@@ -53,7 +53,15 @@ install_packages() {
 }
 
 mapfile -t packages < <(missing_packages)
-if [ "${#packages[@]}" -gt 0 ]; then install_packages "${packages[@]}"; fi
+if [ "${#packages[@]}" -gt 0 ]; then
+  install_packages "${packages[@]}"
+  hash -r
+  mapfile -t packages < <(missing_packages)
+  if [ "${#packages[@]}" -gt 0 ]; then
+    say "apt-get was content, yet these still lack their programs: ${packages[*]}"
+    exit 1
+  fi
+fi
 
 if [ ! -x node_modules/.bin/node ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
   if ! command -v npm >/dev/null; then

@@ -4,6 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import type { ChildProcess, StdioOptions } from 'node:child_process';
+import { delimiter } from 'node:path';
 import { SendenseError } from './errors.ts';
 
 const MAX_OUTPUT_BYTES = 64 * 1024 * 1024;
@@ -81,8 +82,13 @@ export function start(program: string, args: readonly string[], options: StartOp
     stdio: options.stdio ?? 'ignore',
     ...(options.cwd !== undefined && { cwd: options.cwd }),
     detached: options.detached ?? false,
-    env: { ...process.env, LC_ALL: 'C.UTF-8', ...options.env },
+    env: { ...process.env, PATH: searchPath(), LC_ALL: 'C.UTF-8', ...options.env },
   });
+}
+
+/** Debian keeps mke2fs and its like in folders that are on root's PATH only, though anybody may run them. */
+function searchPath(): string {
+  return [process.env['PATH'] || '/usr/local/bin:/usr/bin:/bin', '/usr/sbin', '/sbin'].join(delimiter);
 }
 
 /** Resolves when the process has ended and its pipes are drained; TOOL_MISSING when it could not be started. */
