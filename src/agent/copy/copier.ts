@@ -49,7 +49,9 @@ export interface CopyResult {
   skippedBytes: number;
 }
 
-const DEFAULTS = { requestBytes: 256 * 1024, inFlightBytes: 4 * 1024 * 1024, flushEveryBytes: 64 * 1024 * 1024 };
+const MIB = 1024 * 1024;
+/** Measured: small requests cost all three processes more than caches give back; 2 MiB is where that levels out. */
+const DEFAULTS = { requestBytes: 2 * MIB, inFlightBytes: 16 * MIB, flushEveryBytes: 64 * MIB };
 
 /**
  * Throws DISK_MISMATCH before anything is written when the sizes differ, READ_FAILED, REPOSITORY_FULL, NBD_IO or
