@@ -9,9 +9,9 @@ import { connectNbd } from '#/nbd/client.ts';
 
 const [from, to, list] = process.argv.slice(2);
 const { signal } = new AbortController();
+const started = performance.now();
 await using source = await openNbdSource({ uri: from ?? '', signal });
 await using target = await connectNbd({ uri: to ?? '' }, { signal });
-const started = performance.now();
 const areas =
   list === undefined
     ? [{ offset: 0, length: source.sizeBytes }]
