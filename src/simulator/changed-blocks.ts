@@ -1,7 +1,7 @@
 /**
  * Changed block tracking of one disk, by the rules of a real host. An id is `<epoch uuid>/<seq>`. The id of a snapshot
  * is the seq at its instant; what is written afterwards belongs to the next seq. A revert goes back to the seq of its
- * snapshot and forgets what came later, so ids are given out twice: exactly the trap that clients must see.
+ * snapshot, so that ids are given out twice for different states: exactly the trap that clients must see.
  */
 import { randomBytes } from 'node:crypto';
 import type { Extent } from '#/lib/extents.ts';
@@ -14,40 +14,55 @@ export interface TrackingState {
   seq: number;
 }
 
+interface Entry {
+  layer: number;
+  seq: number;
+  areas: ExtentSet;
+}
+
+/** What was written when, for each layer of the disk's tree: like a host, which keeps one such file beside each. */
 export class ChangeLog implements AsyncDisposable {
   readonly #journal: Journal;
-  #bySeq: Map<number, ExtentSet> | undefined;
+  #entries: Entry[] | undefined;
 
   constructor(path: string) {
-    this.#journal = new Journal(path, 3);
+    this.#journal = new Journal(path, 4);
   }
 
-  async note(seq: number, extents: readonly Extent[]): Promise<void> {
-    const bySeq = await this.#load();
-    await this.#journal.append(extents.map((extent) => [seq, extent.offset, extent.length]));
-    const set = bySeq.get(seq) ?? new ExtentSet();
-    bySeq.set(seq, set);
-    for (const extent of extents) set.add(extent.offset, extent.length);
+  async note(layer: number, seq: number, extents: readonly Extent[]): Promise<void> {
+    const entries = await this.#load();
+    await this.#journal.append(extents.map((extent) => [layer, seq, extent.offset, extent.length]));
+    for (const extent of extents) enter(entries, { layer, seq, ...extent });
   }
 
-  /** Everything written after id `base` up to id `until`. */
-  async between(base: number, until: number): Promise<ExtentSet> {
+  /** Everything written in one of `layers` after id `base` up to id `until`. */
+  async between(layers: readonly number[], base: number, until: number): Promise<ExtentSet> {
     const result = new ExtentSet();
-    for (const [seq, set] of await this.#load()) if (seq > base && seq <= until) result.addAll(set);
+    for (const { layer, seq, areas } of await this.#load()) {
+      if (layers.includes(layer) && seq > base && seq <= until) result.addAll(areas);
+    }
     return result;
   }
 
-  /** Forgets what was written after id `seq`. */
-  async truncate(seq: number): Promise<void> {
-    const bySeq = await this.#load();
-    for (const known of bySeq.keys()) if (known > seq) bySeq.delete(known);
-    const records: number[][] = [];
-    for (const [known, set] of bySeq) for (const { offset, length } of set) records.push([known, offset, length]);
-    await this.#journal.rewrite(records);
+  /** Counts what was written in layer `from` as written in `to`, its parent. */
+  async merge(from: number, to: number): Promise<void> {
+    const entries = await this.#load();
+    if (!entries.some((entry) => entry.layer === from)) return;
+    const merged: Entry[] = [];
+    for (const { layer, seq, areas } of entries) {
+      for (const extent of areas) enter(merged, { layer: layer === from ? to : layer, seq, ...extent });
+    }
+    await this.#replace(merged);
+  }
+
+  async forget(layer: number): Promise<void> {
+    const entries = await this.#load();
+    const left = entries.filter((entry) => entry.layer !== layer);
+    if (left.length < entries.length) await this.#replace(left);
   }
 
   async clear(): Promise<void> {
-    this.#bySeq = new Map();
+    this.#entries = [];
     await this.#journal.remove();
   }
 
@@ -55,16 +70,29 @@ export class ChangeLog implements AsyncDisposable {
     await this.#journal[Symbol.asyncDispose]();
   }
 
-  async #load(): Promise<Map<number, ExtentSet>> {
-    if (this.#bySeq) return this.#bySeq;
-    const bySeq = new Map<number, ExtentSet>();
-    for (const [seq = 0, offset = 0, length = 0] of await this.#journal.load()) {
-      const set = bySeq.get(seq) ?? new ExtentSet();
-      bySeq.set(seq, set);
-      set.add(offset, length);
-    }
-    return (this.#bySeq ??= bySeq);
+  async #replace(entries: Entry[]): Promise<void> {
+    this.#entries = entries;
+    await this.#journal.rewrite(
+      entries.flatMap(({ layer, seq, areas }) =>
+        Array.from(areas, ({ offset, length }) => [layer, seq, offset, length]),
+      ),
+    );
   }
+
+  async #load(): Promise<Entry[]> {
+    if (this.#entries) return this.#entries;
+    const entries: Entry[] = [];
+    for (const [layer = 0, seq = 0, offset = 0, length = 0] of await this.#journal.load()) {
+      enter(entries, { layer, seq, offset, length });
+    }
+    return (this.#entries ??= entries);
+  }
+}
+
+function enter(entries: Entry[], change: Extent & { layer: number; seq: number }): void {
+  let entry = entries.findLast((one) => one.layer === change.layer && one.seq === change.seq);
+  if (!entry) entries.push((entry = { layer: change.layer, seq: change.seq, areas: new ExtentSet() }));
+  entry.areas.add(change.offset, change.length);
 }
 
 /** `52 2d 7b 8f ac 61 51 cc-77 4c 7b ec 91 50 bb 7b`, as hosts write it. */

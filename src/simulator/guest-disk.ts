@@ -104,7 +104,8 @@ async function makeFileSystem(options: GuestDiskOptions, offset: number, bytes: 
     ];
     await run('mke2fs', [...args, image, `${Math.floor(bytes / 4096) * 4}k`], {
       ...(options.signal && { signal: options.signal }),
-      env: { E2FSPROGS_FAKE_TIME: '1767225600' },
+      // Debian keeps it where only root's PATH leads.
+      env: { E2FSPROGS_FAKE_TIME: '1767225600', PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` },
     });
   } finally {
     await rm(tree, { recursive: true, force: true });

@@ -70,7 +70,7 @@ async function areasSince(
       if (!world.settings.qcdaAllocated) throw notSupported('allocated areas');
       return device.written(query.layer);
     case 'since':
-      return device.changes.between(verdict.seq, query.id?.seq ?? 0);
+      return device.changed(query.layer, verdict.seq, query.id?.seq ?? 0);
   }
 }
 

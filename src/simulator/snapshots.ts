@@ -222,13 +222,11 @@ async function returnTo(world: World, vm: VmState, disk: DiskState, frozen: Froz
   disk.layers.push(delta);
   disk.head = delta.id;
   const then = parseChangeId(changeId);
-  const { changes } = world.disk(vm, disk);
   if (then && then.epoch === disk.tracking?.epoch) {
     disk.tracking = { epoch: then.epoch, seq: then.seq + 1 };
-    await changes.truncate(then.seq);
   } else {
     delete disk.tracking;
-    await changes.clear();
+    await world.disk(vm, disk).changes.clear();
   }
 }
 

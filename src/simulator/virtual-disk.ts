@@ -52,15 +52,23 @@ export class VirtualDisk implements AsyncDisposable {
     return all;
   }
 
+  /** What was written up to `layerId` between two ids. */
+  async changed(layerId: string, base: number, until: number): Promise<ExtentSet> {
+    const layers = this.#chain(layerId).map((link) => layerNumber(link.id));
+    return this.changes.between(layers, base, until);
+  }
+
   async write(pieces: readonly { offset: number; data: Buffer }[]): Promise<void> {
     const extents: Extent[] = pieces.map((piece) => ({ offset: piece.offset, length: piece.data.length }));
-    if (this.state.tracking) await this.changes.note(this.state.tracking.seq, extents);
-    await (await this.layer(this.state.head)).write(pieces);
+    const { tracking, head } = this.state;
+    if (tracking) await this.changes.note(layerNumber(head), tracking.seq, extents);
+    await (await this.layer(head)).write(pieces);
   }
 
   /** Merges a layer's only child into it on disk; the caller then drops the child from the state. */
   async mergeChild(parentId: string, childId: string): Promise<void> {
     await (await this.layer(childId)).mergeInto(await this.layer(parentId));
+    await this.changes.merge(layerNumber(childId), layerNumber(parentId));
   }
 
   async dropLayer(state: LayerState): Promise<void> {
@@ -68,6 +76,7 @@ export class VirtualDisk implements AsyncDisposable {
     const layer = (await this.#layers.get(state.id)) ?? (await Layer.open(path, state.parent === undefined));
     this.#layers.delete(state.id);
     await layer.remove(state.capacityBytes);
+    await this.changes.forget(layerNumber(state.id));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -86,4 +95,9 @@ export class VirtualDisk implements AsyncDisposable {
     }
     return chain;
   }
+}
+
+/** Layer ids are `l` and a number that is never used again. */
+function layerNumber(id: string): number {
+  return Number(id.slice(1));
 }
